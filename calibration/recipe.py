@@ -1,0 +1,124 @@
+"""Recipes: how a detector is trained, as a TOML file that stands beside the result."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from ..models import DetectorConfig, ModelError
+from .errors import CalibrationError
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+PRECISIONS = ("float32", "bfloat16")
+
+
+@dataclasses.dataclass(frozen=True)
+class Stage:
+    """One stretch of training at one width.
+
+    Attributes:
+        bits: width of weights and activations; 32 trains in full precision.
+        epochs: passes over the data.
+        lr: AdamW's peak learning rate; it falls to 0 along a cosine after ``warmup`` steps.
+        batch: images a step.
+        crop: side of the square crops, pixels, even.
+        even: crop only at even offsets.
+        turn: quarter turns beside flips.
+        weight_decay: on convolution and linear weights only.
+        warmup: steps over which the learning rate rises from 0.
+        clip: largest norm of the gradient.
+    """
+
+    bits: int
+    epochs: int
+    lr: float
+    batch: int = 16
+    crop: int = 128
+    even: bool = False
+    turn: bool = True
+    weight_decay: float = 0.01
+    warmup: int = 50
+    clip: float = 5.0
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch", "crop"):
+            if getattr(self, name) < 1:
+                raise CalibrationError(f"recipe: {name} must be at least 1")
+        if self.crop % 2 or self.crop < 32:
+            raise CalibrationError("recipe: crop must be even and at least 32 pixels")
+        if not 0 < self.lr < 1:
+            raise CalibrationError("recipe: lr must lie between 0 and 1")
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """Model, seed and stages. Each stage starts from the weights that the one before it ended with."""
+
+    stages: tuple[Stage, ...]
+    arch: str = "resnet23"
+    activation: str = "n2uq"
+    weight: str = "n2uq"
+    slr: bool = True
+    cqb: bool = True
+    seed: int = 0
+    precision: str = "float32"
+    #: Images over which the batch-norm statistics are taken anew at the end, uncropped.
+    statistics: int = 400
+
+    def __post_init__(self) -> None:
+        if not self.stages:
+            raise CalibrationError("recipe: it needs at least one [[stage]]")
+        if self.precision not in PRECISIONS:
+            raise CalibrationError(f"recipe: precision must be one of {', '.join(PRECISIONS)}")
+        for stage in self.stages:
+            self.config(stage.bits)
+
+    def config(self, bits: int) -> DetectorConfig:
+        """The detector's configuration at ``bits``."""
+        try:
+            return DetectorConfig(
+                self.arch, bits, self.activation, self.weight, self.slr, self.cqb
+            )
+        except ModelError as error:
+            raise CalibrationError(f"recipe: {error}") from error
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data, as stored with the run."""
+        return dataclasses.asdict(self)
+
+
+def recipe_from_dict(data: dict[str, Any]) -> Recipe:
+    """Build a recipe from TOML or JSON data; :class:`CalibrationError` names a wrong key."""
+    fields = dict(data)
+    stages = fields.pop("stage", fields.pop("stages", []))
+    try:
+        return Recipe(stages=tuple(Stage(**stage) for stage in stages), **fields)
+    except TypeError as error:
+        known = sorted(f.name for f in dataclasses.fields(Stage))
+        raise CalibrationError(f"recipe: {error}; a [[stage]] knows {', '.join(known)}") from error
+
+
+def load_recipe(path: str | os.PathLike[str]) -> Recipe:
+    """Read a recipe file."""
+    try:
+        data = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise CalibrationError(f"{path}: cannot read the recipe: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise CalibrationError(f"{path}: not a TOML recipe: {error}") from error
+    return recipe_from_dict(data)
+
+
+def default_recipe(bits: int, arch: str = "resnet23") -> Recipe:
+    """Full precision first, then quantised from its weights; what ``qmdd train`` does unasked."""
+    stages = [Stage(bits=32, epochs=40, lr=1e-3)]
+    if bits != 32:
+        stages.append(Stage(bits=bits, epochs=40, lr=5e-4))
+    return Recipe(stages=tuple(stages), arch=arch)

@@ -1,0 +1,309 @@
+"""The main job: a checkpoint to a verified bundle, whole or not at all."""
+
+from __future__ import annotations
+
+import dataclasses
+import platform
+import time
+from collections.abc import Callable, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..models import Detector
+from ..models.checkpoint import FROZEN, Checkpoint, freeze
+from ..models.conv import QuantConv2d
+from ..runtime.bundle import manifest_bytes
+from ..runtime.files import folder_in_place, sha256_of
+from ..runtime.golden import Golden, write_golden
+from .errors import ExportError
+from .lower import Lowered, check_model, check_quantised, node_counts, onnx_for_target
+from .parity import TierResult, batches, compare, source_outputs
+from .samples import sample_images
+from .targets import find_target
+
+if TYPE_CHECKING:
+    import onnx
+
+Report = Callable[[str, int, int], None]
+
+SCHEMA = 1
+MODEL, MANIFEST, GOLDEN = "model.onnx", "manifest.json", "parity/golden.safetensors"
+#: What a bundle takes: sides even and at least 32, cropped (never resized) to at most 512.
+CONTRACT: dict[str, Any] = {
+    "name": "image",
+    "dtype": "uint8",
+    "layout": "NCHW",
+    "color": "RGB",
+    "min_side": 32,
+    "multiple": 2,
+    "max_side": 512,
+}
+#: Images whose codes travel in the bundle, so that a device can verify itself.
+GOLDEN_IMAGES = 2
+_STAGES = 5
+
+
+@dataclasses.dataclass
+class ExportResult:
+    """What :func:`export_bundle` made; ``seconds`` leaves parity out, ``parity`` may be empty."""
+
+    bundle: Path
+    arch: str
+    bits: int
+    target: str
+    model_bytes: int
+    seconds: float
+    parity_seconds: float
+    parity: list[TierResult]
+    size: dict[str, int]
+    nodes: dict[str, int]
+    explain: list[str]
+
+    @property
+    def passed(self) -> bool:
+        """No tier missed its bar (true when parity was left out)."""
+        return all(tier.passed for tier in self.parity)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON."""
+        plain = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        return {
+            **plain,
+            "bundle": str(self.bundle),
+            "parity": [tier.to_dict() for tier in self.parity],
+            "passed": self.passed,
+        }
+
+
+def export_bundle(
+    checkpoint: Path,
+    output: Path,
+    *,
+    target: str = "onnx",
+    images: Sequence[Path] = (),
+    weights: str | None = None,
+    opset: int | None = None,
+    verify: bool = True,
+    force: bool = False,
+    report: Report | None = None,
+) -> ExportResult:
+    """Export ``checkpoint`` (latent or frozen) as a bundle folder ``output``.
+
+    Args:
+        target: a name of :data:`.targets.TARGETS`.
+        images: parity images; by default the samples that travel with the project.
+        weights: storage of the weights (``int2``, ``int4``, ``int8``); by default each layer's own
+            width, or the narrowest that ``opset`` can hold.
+        opset: of the written model; by default the lowest that holds ``weights``.
+        verify: compare with the source in both tiers; the bundle is kept if it fails, its manifest
+            says so, and :attr:`ExportResult.passed` is false.
+        force: replace ``output`` if it is a bundle already.
+        report: called with ``(what is being done, done, total)``.
+
+    Raises:
+        CheckpointError, ImageError: unusable input. ExportError: not exportable exactly.
+        OSError: ``output`` cannot be written; nothing of it is left then.
+    """
+    lowered_for = find_target(target)
+    _check_output(output, force)
+    say = report or (lambda _what, _done, _total: None)
+    started = time.perf_counter()
+    say("loading", 0, _STAGES)
+    source = Checkpoint(checkpoint)
+    detector = source.detector()
+    storage, version = _storage(detector.config.bits, target, weights, opset)
+    lowered, model = _model(detector, lowered_for.name, storage, version, say)
+    seconds = time.perf_counter() - started
+
+    say("writing", 4, _STAGES)
+    paths = list(images) or sample_images()
+    with folder_in_place(output, replace=force) as folder:
+        writing = time.perf_counter()
+        (folder / MODEL).write_bytes(model)
+        (folder / GOLDEN).parent.mkdir()
+        seconds += time.perf_counter() - writing
+        checking = time.perf_counter()
+        _write_golden(folder / GOLDEN, detector, paths)
+        parity = compare(detector, folder / MODEL, paths, CONTRACT, report=say) if verify else []
+        result = ExportResult(
+            bundle=output,
+            arch=detector.config.arch,
+            bits=detector.config.bits,
+            target=target,
+            model_bytes=len(model),
+            seconds=seconds,
+            parity_seconds=time.perf_counter() - checking,
+            parity=parity,
+            size=sizes(detector, len(model)),
+            nodes=node_counts(lowered.model),
+            explain=[*(f"{name}: applied {n} times" for name, n in lowered.applied)]
+            + lowered.notes,
+        )
+        manifest = _manifest(folder, source, result, storage, version, lowered)
+        (folder / MANIFEST).write_bytes(manifest_bytes(manifest))
+    say("done", _STAGES, _STAGES)
+    return result
+
+
+def _check_output(output: Path, force: bool) -> None:
+    """Refuse early what the atomic rename would refuse late, and never replace a foreign folder."""
+    if not output.exists() and not output.is_symlink():
+        return
+    if not output.is_dir():
+        raise ExportError(f"{output}: exists and is not a folder; choose another --output")
+    if not any(output.iterdir()):
+        if not force:
+            raise ExportError(f"{output}: exists; add --force to replace it")
+        return
+    if not force:
+        raise ExportError(f"{output}: exists; choose another --output or add --force")
+    if not (output / MANIFEST).is_file():
+        raise ExportError(
+            f"{output}: exists and is not a bundle, so --force does not replace it; "
+            "choose another --output"
+        )
+
+
+def _storage(bits: int, target: str, weights: str | None, opset: int | None) -> tuple[str, int]:
+    """Resolve the two options against each other: the only place where their defaults live."""
+    from .passes.pack_weights import MIN_OPSET, STORAGES, finest_storage, opset_for
+
+    if weights is not None and weights not in STORAGES:
+        raise ExportError(f"no weight storage {weights!r}; there are {', '.join(STORAGES)}")
+    if target == "canonical":
+        return "own", opset or 21
+    if weights is None:
+        storage = "own" if opset is None else finest_storage(bits, opset)
+        return storage, opset_for(storage, bits) if opset is None else opset
+    needed = MIN_OPSET.get(int(weights.removeprefix("int")) if weights != "own" else 2, 13)
+    if opset is not None and weights != "own" and opset < needed:
+        raise ExportError(f"weights as {weights} need opset {needed}, not {opset}")
+    return weights, opset_for(weights, bits) if opset is None else opset
+
+
+def _model(
+    detector: Detector, target: str, storage: str, opset: int, say: Report
+) -> tuple[Lowered, bytes]:
+    from .trace import canonical_from_detector
+
+    say("freezing", 1, _STAGES)
+    if not detector.config.quantized:
+        raise ExportError(
+            f"{detector.config.arch} in full precision has no codes to export; "
+            "train it quantised with qmdd train --bits 2"
+        )
+    frozen = _frozen_copy(detector)
+    say("tracing", 2, _STAGES)
+    canonical = canonical_from_detector(frozen)
+    say("lowering", 3, _STAGES)
+    lowered = onnx_for_target(canonical, find_target(target), storage, opset)
+    check_model(lowered.model)
+    if target == "onnx":
+        check_quantised(lowered.model)
+    return lowered, lowered.model.SerializeToString(deterministic=True)
+
+
+def _frozen_copy(detector: Detector) -> Detector:
+    """The detector to export; the source itself stays as it is, latent weights included."""
+    import copy
+
+    from ..models.checkpoint import is_frozen
+
+    return detector if is_frozen(detector) else freeze(copy.deepcopy(detector))
+
+
+def _write_golden(path: Path, detector: Detector, paths: Sequence[Path]) -> None:
+    images, logits, codes = [], [], []
+    for batch in batches(paths[:GOLDEN_IMAGES], CONTRACT):
+        for image in batch:
+            logit, record = source_outputs(detector, image[None])
+            images.append(image)
+            logits.append(float(logit[0]))
+            codes.append({layer: value.reshape(-1) for layer, value in record.items()})
+    write_golden(path, Golden(images, np.asarray(logits, dtype=np.float32), codes))
+
+
+def sizes(detector: Detector, model_bytes: int) -> dict[str, int]:
+    """Bytes and bits of the weights in full precision, packed, and in the file."""
+    convs = [m for m in detector.modules() if isinstance(m, QuantConv2d)]
+    weights = [(conv.out_channels * conv.in_channels * conv.kernel**2, conv.bits) for conv in convs]
+    latent = {id(conv.weight) for conv in convs}
+    others = sum(p.numel() for p in detector.parameters() if id(p) not in latent)
+    return {
+        "weights": sum(count for count, _ in weights),
+        "fp32_bytes": 4 * (sum(count for count, _ in weights) + others),
+        "packed_weight_bytes": sum(-(-count * bits // 8) for count, bits in weights),
+        "model_bytes": model_bytes,
+    }
+
+
+def _manifest(
+    folder: Path,
+    source: Checkpoint,
+    result: ExportResult,
+    storage: str,
+    opset: int,
+    lowered: Lowered,
+) -> dict[str, Any]:
+    names = [p.relative_to(folder).as_posix() for p in sorted(folder.rglob("*")) if p.is_file()]
+    return {
+        "schema": SCHEMA,
+        "qmdd": _version("qmdd"),
+        "arch": result.arch,
+        "bits": result.bits,
+        "target": result.target,
+        "opset": opset,
+        "weights": storage,
+        "source": {
+            "checkpoint": source.path.name,
+            "sha256": source.sha256(),
+            "format": source.form,
+            "frozen": source.form == FROZEN,
+            "config": dataclasses.asdict(source.config),
+        },
+        "input": CONTRACT,
+        "output": {"name": "logit", "dtype": "float32", "activation": "sigmoid"},
+        "threshold": 0.5,
+        "files": {
+            name: {"sha256": sha256_of(folder / name), "bytes": (folder / name).stat().st_size}
+            for name in names
+        },
+        "tools": {
+            "python": platform.python_version(),
+            **{name: _version(name) for name in ("torch", "onnx", "onnxruntime", "numpy")},
+        },
+        "tables": threshold_provenance(lowered.model),
+        "passes": [{"pass": name, "applied": n} for name, n in lowered.applied],
+        "notes": lowered.notes,
+        "size": result.size,
+        "nodes": result.nodes,
+        "parity": [tier.to_dict() for tier in result.parity],
+    }
+
+
+def threshold_provenance(model: onnx.ModelProto) -> list[dict[str, Any]]:
+    """For each quantizer: its layer, and whether the chain before it was folded into its table."""
+    shapes = {t.name: list(t.dims) for t in model.graph.initializer}
+    found: dict[str, dict[str, Any]] = {}
+    for node in model.graph.node:
+        if node.op_type == "QuantizeLinear":
+            layer = node.output[0].removesuffix(".codes")
+            first = shapes.get(f"{layer}.t0") or shapes.get(f"{layer}.s0.probe") or [1, 1, 1, 1]
+            found[layer] = {
+                "layer": layer,
+                "channels": first[1],
+                "origin": "bisection over float32 of the source quantizer",
+                "folded": first[1] > 1,
+            }
+    return list(found.values())
+
+
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package).split("+")[0]
+    except metadata.PackageNotFoundError:
+        return "unknown"
+

@@ -1,0 +1,156 @@
+"""Canonical ONNX to target ONNX: run the target's passes and write the packed constants."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..models.packing import pack_plane
+from .errors import ExportError
+from .multithreshold import DOMAIN, add_function
+from .targets import Target, passes_of
+
+if TYPE_CHECKING:
+    import onnx
+    import onnx_graphsurgeon as gs
+
+
+@dataclasses.dataclass
+class Lowered:
+    """A target model and the account of how it came about."""
+
+    model: onnx.ModelProto
+    #: ``(pass, times applied)``, in order.
+    applied: list[tuple[str, int]]
+    #: What a pass left as it was, and why.
+    notes: list[str]
+
+
+def onnx_for_target(
+    canonical: onnx.ModelProto, target: Target, storage: str, opset: int
+) -> Lowered:
+    """Lower ``canonical`` for ``target``.
+
+    Args:
+        storage: one of :data:`.passes.pack_weights.STORAGES`.
+        opset: opset of the result, within ``target.opsets``.
+
+    Raises:
+        ExportError: an opset out of range, or a pass that cannot keep the model exact.
+    """
+    import onnx_graphsurgeon as gs
+
+    from .passes.base import tidy
+    from .passes.pack_weights import packed_constants
+
+    low, high = target.opsets
+    if not low <= opset <= high:
+        raise ExportError(f"target {target.name} is written at opset {low} to {high}, not {opset}")
+    graph = gs.import_onnx(canonical)
+    applied, notes = [], []
+    for name, run in passes_of(target, storage, opset):
+        outcome = run(graph)
+        applied.append((name, outcome.applied))
+        notes.extend(f"{name}: {note}" for note in outcome.notes)
+    tidy(graph)
+    _forget_shapes(graph)
+    packed = packed_constants(graph)
+    graph.opset = opset
+    own = any(node.domain == DOMAIN for node in graph.nodes)
+    model = gs.export_onnx(graph)
+    _set_header(model, opset, own)
+    _pack_initializers(model, packed)
+    _name_nodes(model)
+    return Lowered(model, applied, notes)
+
+
+def _forget_shapes(graph: gs.Graph) -> None:
+    """The graph was traced at one size but depends on none: batch and both sides become free."""
+    for tensor in graph.tensors().values():
+        if type(tensor).__name__ == "Variable":
+            tensor.shape, tensor.dtype = None, None
+    (image,), (logit,) = graph.inputs, graph.outputs
+    image.dtype, image.shape = np.uint8, ["N", 3, "H", "W"]
+    logit.dtype, logit.shape = np.float32, ["N"]
+
+
+def _set_header(model: onnx.ModelProto, opset: int, own_domain: bool) -> None:
+    from onnx import helper
+
+    del model.opset_import[:]
+    model.opset_import.append(helper.make_opsetid("", opset))
+    del model.functions[:]
+    if own_domain:
+        add_function(model)
+    model.ir_version = helper.find_min_ir_version_for(list(model.opset_import), True)
+    model.producer_name, model.producer_version = "qmdd", ""
+    model.graph.name = "qmdd"
+    del model.graph.value_info[:]
+
+
+def _pack_initializers(model: onnx.ModelProto, widths: dict[str, int]) -> None:
+    """Write the noted uint8 constants as UINT2 or UINT4 raw data, first element lowest."""
+    from onnx import TensorProto
+
+    types = {2: TensorProto.UINT2, 4: TensorProto.UINT4}
+    for tensor in model.graph.initializer:
+        if tensor.name in widths:
+            width = widths[tensor.name]
+            values = np.frombuffer(tensor.raw_data, dtype=np.uint8)
+            tensor.raw_data = pack_plane(values, width).tobytes()
+            tensor.data_type = types[width]
+
+
+def _name_nodes(model: onnx.ModelProto) -> None:
+    """Give every node a unique name that does not depend on anything but the graph."""
+    seen: Counter[str] = Counter()
+    for node in model.graph.node:
+        base = node.name if "/" in node.name else node.op_type
+        seen[base] += 1
+        node.name = base if seen[base] == 1 else f"{base}_{seen[base]}"
+
+
+def node_counts(model: onnx.ModelProto) -> dict[str, int]:
+    """Nodes by operator, in name order."""
+    return dict(sorted(Counter(node.op_type for node in model.graph.node).items()))
+
+
+def check_model(model: onnx.ModelProto) -> None:
+    """``onnx.checker`` with shape inference; :class:`ExportError` with its message."""
+    import onnx
+
+    try:
+        onnx.checker.check_model(model, full_check=True)
+    except Exception as error:
+        raise ExportError(f"the exported model fails onnx.checker: {error}") from error
+
+
+def check_quantised(model: onnx.ModelProto) -> None:
+    """Assert what the interchange form promises, by looking at the graph that was written.
+
+    Every convolution reads weights through DequantizeLinear; every one but the stem reads
+    activations through QuantizeLinear and DequantizeLinear; no logarithm is left.
+
+    Raises:
+        ExportError: a promise that the graph does not keep.
+    """
+    makers: dict[str, Any] = {out: node for node in model.graph.node for out in node.output}
+    for node in model.graph.node:
+        if node.op_type == "Log":
+            raise ExportError(f"{node.name}: a logarithm is left in the graph")
+        if node.op_type != "Conv":
+            continue
+        data, weight = makers.get(node.input[0]), makers.get(node.input[1])
+        if weight is None or weight.op_type != "DequantizeLinear":
+            raise ExportError(f"{node.name}: its weights do not come through DequantizeLinear")
+        stem = data is not None and data.op_type == "Cast" and data.input[0] == "image"
+        if stem:
+            continue
+        codes = makers.get(data.input[0]) if data is not None else None
+        if data is None or data.op_type != "DequantizeLinear" or codes is None:
+            raise ExportError(f"{node.name}: its activations do not come through DequantizeLinear")
+        if codes.op_type != "QuantizeLinear":
+            raise ExportError(f"{node.name}: its activations do not come through QuantizeLinear")

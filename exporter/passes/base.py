@@ -1,0 +1,102 @@
+"""What a pass is: one rewrite of a graph, with its assumption, its guarantee and its reasons.
+
+A pass takes a graphsurgeon graph, changes it in place and says how often it applied and, where it
+did not, why. Run a second time it applies nowhere.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import onnx_graphsurgeon as gs
+
+from ..errors import ExportError
+
+
+@dataclasses.dataclass
+class Outcome:
+    """``applied``: number of rewrites; ``notes``: one line for each place that was left, and why."""
+
+    applied: int = 0
+    notes: list[str] = dataclasses.field(default_factory=list)
+
+    @property
+    def modified(self) -> bool:
+        """Whether the graph is another than before."""
+        return self.applied > 0
+
+
+Pass = Callable[[gs.Graph], Outcome]
+
+
+def producer(tensor: gs.Tensor, *op_types: str) -> gs.Node | None:
+    """The node that makes ``tensor``, if it is of one of ``op_types``."""
+    if len(tensor.inputs) != 1:
+        return None
+    node = tensor.inputs[0]
+    return node if not op_types or node.op in op_types else None
+
+
+def constant(tensor: gs.Tensor) -> np.ndarray | None:
+    """The value of a constant tensor, else ``None``."""
+    return np.asarray(tensor.values) if isinstance(tensor, gs.Constant) else None
+
+
+def per_channel_constant(node: gs.Node, data: int) -> np.ndarray | None:
+    """The constant operand of a two-input node, flat, if it varies along channels only.
+
+    ``data`` is the index of the operand that is not the constant.
+    """
+    value = constant(node.inputs[1 - data])
+    if value is None:
+        return None
+    shape = [1] * (4 - value.ndim) + list(value.shape)
+    if len(shape) != 4 or shape[0] != 1 or shape[2:] != [1, 1]:
+        return None
+    return value.reshape(-1)
+
+
+def shared_constant(graph: gs.Graph, name: str, value: np.ndarray) -> gs.Constant:
+    """The graph's constant called ``name``; made on first use (names are unique in a graph)."""
+    known: dict[str, gs.Constant] = graph.__dict__.setdefault("qmdd_constants", {})
+    if name not in known:
+        known[name] = gs.Constant(name, value)
+    return known[name]
+
+
+def unit_scale(graph: gs.Graph) -> gs.Constant:
+    """Scale 1 of every QuantizeLinear and DequantizeLinear on codes."""
+    return shared_constant(graph, "one", np.array(1.0, dtype=np.float32))
+
+
+def insert(
+    graph: gs.Graph, op: str, name: str, inputs: list[Any], attrs: dict[str, Any] | None = None
+) -> gs.Variable:
+    """Append a node with one output called ``name`` and return that output."""
+    out = gs.Variable(name)
+    graph.nodes.append(
+        gs.Node(op=op, name=f"{name}/{op}", attrs=attrs or {}, inputs=inputs, outputs=[out])
+    )
+    return out
+
+
+def replace_uses(graph: gs.Graph, old: gs.Tensor, new: gs.Tensor) -> None:
+    """Let every consumer of ``old`` (and the graph's outputs) read ``new``."""
+    for node in list(old.outputs):
+        for index, tensor in enumerate(node.inputs):
+            if tensor is old:
+                node.inputs[index] = new
+    graph.outputs = [new if tensor is old else tensor for tensor in graph.outputs]
+
+
+def tidy(graph: gs.Graph) -> None:
+    """Drop what nothing reads and put nodes in order."""
+    graph.cleanup(remove_unused_graph_inputs=False).toposort()
+
+
+def refuse(layer: str, why: str, mend: str) -> ExportError:
+    """An error that names the layer, the reason and the way out."""
+    return ExportError(f"{layer}: {why}; {mend}")

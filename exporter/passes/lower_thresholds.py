@@ -1,0 +1,88 @@
+"""``MultiThreshold`` to standard operators, its codes between QuantizeLinear and DequantizeLinear.
+
+Up to 15 thresholds: one comparison each, ``sum_i Cast(x >= T_i)``. More (8 bits: 255): a binary
+search in the table, ``log2(n + 1)`` rounds of Gather and compare instead of ``n`` comparisons; both
+count the thresholds that ``x`` reaches, exactly. The count then passes a QuantizeLinear with scale 1
+(an exact cast to INT8, or UINT8 above code 127) and a DequantizeLinear with scale 1: consumers that
+know Q/DQ see integer activations, and the true step is multiplied in after the convolution.
+
+Assumes: ``MultiThreshold(x, T)``, ``T`` a constant ``[C or 1, n]``, ascending.
+Guarantees: no operator outside the standard domain is left; codes are equal; each code tensor is
+called ``<layer>.codes``.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_graphsurgeon as gs
+
+from .base import Outcome, constant, insert, refuse, replace_uses, tidy, unit_scale
+
+#: Most thresholds that are compared one by one.
+CHAIN_LIMIT = 15
+_FLOAT, _INT32 = 1, 6  # TensorProto data types
+
+
+def lower_thresholds(graph: gs.Graph) -> Outcome:
+    """Lower every ``MultiThreshold``."""
+    outcome = Outcome()
+    scale = unit_scale(graph)
+    for node in [node for node in graph.nodes if node.op == "MultiThreshold"]:
+        layer = node.attrs.get("layer", node.name)
+        table = constant(node.inputs[1])
+        if table is None or not bool((np.diff(table, axis=1) >= 0).all()):
+            raise refuse(layer, "its thresholds are not an ascending constant", "freeze it again")
+        x, old = node.inputs[0], node.outputs[0]
+        count = _compare(graph, layer, x, table) if table.shape[1] <= CHAIN_LIMIT else (
+            _search(graph, layer, x, table)
+        )
+        wide = table.shape[1] > 127
+        zero = gs.Constant(f"{layer}.zero", np.array(0, dtype=np.uint8 if wide else np.int8))
+        codes = insert(graph, "QuantizeLinear", f"{layer}.codes", [count, scale, zero])
+        values = insert(graph, "DequantizeLinear", f"{layer}.values", [codes, scale, zero])
+        replace_uses(graph, old, values)
+        node.outputs.clear()
+        outcome.applied += 1
+    if outcome.modified:
+        tidy(graph)
+    return outcome
+
+
+def _compare(graph: gs.Graph, layer: str, x: gs.Tensor, table: np.ndarray) -> gs.Tensor:
+    total: gs.Tensor | None = None
+    for index in range(table.shape[1]):
+        name = f"{layer}.t{index}"
+        threshold = gs.Constant(name, table[:, index].reshape(1, -1, 1, 1).astype(np.float32))
+        reached = insert(graph, "GreaterOrEqual", f"{name}.reached", [x, threshold])
+        one = insert(graph, "Cast", f"{name}.one", [reached], {"to": _FLOAT})
+        total = one if total is None else insert(graph, "Add", f"{name}.sum", [total, one])
+    if total is None:
+        raise refuse(layer, "it has no thresholds", "freeze it again")
+    return total
+
+
+def _search(graph: gs.Graph, layer: str, x: gs.Tensor, table: np.ndarray) -> gs.Tensor:
+    channels, top = table.shape
+    rounds = int(np.log2(top + 1))
+    if 2**rounds != top + 1:
+        raise refuse(layer, f"{top} thresholds are not 2^k - 1", "use 2, 3, 4 or 8 bits")
+    flat = gs.Constant(f"{layer}.table", table.reshape(-1).astype(np.float32))
+    first = (np.arange(channels, dtype=np.int32) * top).reshape(1, -1, 1, 1)
+    position: gs.Tensor | None = None  # codes found so far, int32
+    for k in reversed(range(rounds)):
+        name, half = f"{layer}.s{k}", 2**k
+        probe = gs.Constant(f"{name}.probe", first + np.int32(half - 1))
+        if position is None:
+            row = gs.Constant(f"{name}.row", table[:, half - 1].reshape(1, -1, 1, 1))
+            threshold: gs.Tensor = row
+        else:
+            index = insert(graph, "Add", f"{name}.index", [position, probe])
+            threshold = insert(graph, "Gather", f"{name}.threshold", [flat, index], {"axis": 0})
+        reached = insert(graph, "GreaterOrEqual", f"{name}.reached", [x, threshold])
+        bit = insert(graph, "Cast", f"{name}.bit", [reached], {"to": _INT32})
+        weight = gs.Constant(f"{name}.weight", np.array(half, dtype=np.int32))
+        found = insert(graph, "Mul", f"{name}.found", [bit, weight])
+        position = (
+            found if position is None else insert(graph, "Add", f"{name}.sum", [position, found])
+        )
+    return insert(graph, "Cast", f"{layer}.count", [position], {"to": _FLOAT})

@@ -1,0 +1,222 @@
+"""Integer weights at their own width, widened by operators that fold when a session loads.
+
+A layer's codes are an arithmetic progression (``-3, -1, 1, 3``), so a weight is an index into it.
+The index is stored in as few bits as the consumer reads, and widened::
+
+    index (UINT2 | UINT4 | UINT8)          -> Cast INT32 ->  Gather(codebook INT8)  -> DequantizeLinear
+    3 bits: UINT2 plane + 4 * bit plane, the latter eight to a byte: Div, Mod
+
+``Gather`` and ``Cast`` of constants are folded when ONNX Runtime loads the model; DequantizeLinear is
+not, which keeps the optimiser from folding the scale behind a convolution into its weights (that
+would cost exactness: measured). With ``storage='int8'`` the codes themselves are stored as INT8.
+
+Sums that could pass 2^24 (8-bit layers) are split: ``w = base * high + low``, two exact convolutions
+that share the stored index, ``base * conv(high) + conv(low)``: one rounding, that of the sum.
+
+Assumes: ``Conv(x, DequantizeLinear(integers, 1))``, ``x`` codes of a ``MultiThreshold``.
+Guarantees: the same sums; stored width as asked; every convolution's sums below 2^24.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import NamedTuple
+
+import numpy as np
+import onnx_graphsurgeon as gs
+
+from .base import Outcome, Pass, constant, insert, producer, refuse, replace_uses, shared_constant, tidy, unit_scale
+
+#: Storage choices; ``own`` is each layer's own width.
+STORAGES = ("own", "int2", "int4", "int8")
+#: First opset whose runtimes read a storage width (bits of the widest plane).
+MIN_OPSET = {2: 25, 4: 21, 8: 13}
+#: Key under which the graph notes which constants are to be packed, name -> bits.
+PACKED = "qmdd_packed"
+_EXACT_LIMIT = 2**24
+_INT32 = 6
+
+
+class Codebook(NamedTuple):
+    """``code = first + stride * index``, ``index`` in ``0 .. levels - 1``."""
+
+    first: int
+    stride: int
+    levels: int
+
+    @property
+    def bits(self) -> int:
+        """Narrowest supported width of an index."""
+        return next(b for b in (2, 3, 4, 8, 16) if self.levels <= 2**b)
+
+
+def codebook_of(codes: np.ndarray) -> Codebook:
+    """The shortest arithmetic progression that holds all ``codes``."""
+    first, last = int(codes.min()), int(codes.max())
+    stride = int(np.gcd.reduce(codes.astype(np.int64).reshape(-1) - first))
+    stride = max(stride, 1)
+    return Codebook(first, stride, (last - first) // stride + 1)
+
+
+def pack_weights(storage: str, opset: int) -> Pass:
+    """The pass for one storage choice and opset."""
+    return functools.partial(_pack_weights, storage=storage, opset=opset)
+
+
+def _pack_weights(graph: gs.Graph, storage: str, opset: int) -> Outcome:
+    outcome = Outcome()
+    for conv in [node for node in graph.nodes if node.op == "Conv"]:
+        scale = producer(conv.inputs[1], "DequantizeLinear")
+        codes = constant(scale.inputs[0]) if scale is not None else None
+        source = producer(conv.inputs[0], "MultiThreshold")
+        if scale is None or codes is None or source is None:
+            if codes is not None and scale is not None:
+                _widen_stem(scale, codes, opset)
+            continue
+        thresholds = constant(source.inputs[1])
+        if thresholds is None:
+            continue
+        layer = scale.inputs[0].name.removesuffix(".codes")
+        _store(graph, conv, layer, codes.astype(np.int64), thresholds.shape[1], storage)
+        outcome.applied += 1
+    if outcome.modified:
+        tidy(graph)
+    return outcome
+
+
+def _widen_stem(scale: gs.Node, codes: np.ndarray, opset: int) -> None:
+    """Before opset 21, DequantizeLinear reads INT8 and INT32, but no INT16."""
+    if codes.dtype == np.int16 and opset < MIN_OPSET[4]:
+        scale.inputs[0] = gs.Constant("stem.weight.wide", codes.astype(np.int32))
+
+
+def _store(
+    graph: gs.Graph, conv: gs.Node, layer: str, codes: np.ndarray, top: int, storage: str
+) -> None:
+    book = codebook_of(codes)
+    values = book.first + book.stride * np.arange(book.levels, dtype=np.int64)
+    parts = _parts(layer, codes, values, top)
+    plain = storage == "int8" and len(parts) == 1 and int(np.abs(values).max()) < 128
+    index = None if plain else _index(graph, layer, codes, book, storage)
+    sums = []
+    for number, (factor, part) in enumerate(parts):
+        name = layer if len(parts) == 1 else f"{layer}.part{number}"
+        small = int(np.abs(part).max()) < 128
+        if index is None:
+            integers: gs.Tensor = gs.Constant(f"{name}.weight", codes.astype(np.int8))
+        else:
+            table = gs.Constant(f"{name}.book", part.astype(np.int8 if small else np.int32))
+            integers = insert(graph, "Gather", f"{name}.weight", [table, index], {"axis": 0})
+        operands = [integers, unit_scale(graph)]
+        weight = insert(graph, "DequantizeLinear", f"{name}.weight.values", operands)
+        acc = insert(graph, "Conv", f"{name}.acc", [conv.inputs[0], weight], dict(conv.attrs))
+        if factor != 1:
+            by = gs.Constant(f"{name}.base", np.array(factor, dtype=np.float32))
+            acc = insert(graph, "Mul", f"{name}.scaled", [acc, by])
+        sums.append(acc)
+    total = sums[0]
+    for other in sums[1:]:
+        total = insert(graph, "Add", f"{layer}.acc", [total, other])
+    replace_uses(graph, conv.outputs[0], total)
+    conv.outputs.clear()
+
+
+def _largest_sum(part: np.ndarray, index: np.ndarray, top: int) -> int:
+    return int(np.abs(part[index]).reshape(index.shape[0], -1).sum(1).max()) * top
+
+
+def _parts(
+    layer: str, codes: np.ndarray, values: np.ndarray, top: int
+) -> list[tuple[int, np.ndarray]]:
+    """``[(1, values)]``, or ``[(base, high), (1, low)]`` where a sum could pass 2^24."""
+    if int(np.abs(codes).reshape(codes.shape[0], -1).sum(1).max()) * top < _EXACT_LIMIT:
+        return [(1, values)]
+    index = np.searchsorted(values, codes)
+    for base in (16, 8, 32, 4):
+        low = (values + base // 2) % base - base // 2
+        high = (values - low) // base
+        if max(_largest_sum(low, index, top), _largest_sum(high, index, top)) < _EXACT_LIMIT:
+            return [(base, high), (1, low)]
+    raise refuse(layer, "its integer sums pass 2^24 even in two parts", "use fewer bits or channels")
+
+
+def _width(layer: str, book: Codebook, storage: str) -> int:
+    if storage == "own":
+        return book.bits
+    asked = int(storage.removeprefix("int"))
+    if asked < book.bits:
+        raise refuse(
+            layer, f"{book.bits}-bit weights do not fit {storage}", "choose a wider --weights"
+        )
+    return asked
+
+
+def _index(
+    graph: gs.Graph, layer: str, codes: np.ndarray, book: Codebook, storage: str
+) -> gs.Tensor:
+    """INT32 indices of ``codes``, from constants that are packed when the graph is written."""
+    index = ((codes - book.first) // book.stride).astype(np.uint8)
+    width = _width(layer, book, storage)
+    if width != 3:
+        return _plane(graph, f"{layer}.index", index, width)
+    low = _plane(graph, f"{layer}.index.low", index & np.uint8(3), 2)
+    high = _bit_plane(graph, f"{layer}.index.high", index >> np.uint8(2))
+    four = shared_constant(graph, "four", np.array(4, dtype=np.int32))
+    shifted = insert(graph, "Mul", f"{layer}.index.high.shifted", [high, four])
+    return insert(graph, "Add", f"{layer}.index", [low, shifted])
+
+
+def _plane(graph: gs.Graph, name: str, values: np.ndarray, width: int) -> gs.Tensor:
+    stored = gs.Constant(f"{name}.uint{width}", values)
+    if width < 8:
+        _packed(graph)[stored.name] = width
+    return insert(graph, "Cast", name, [stored], {"to": _INT32})
+
+
+def _bit_plane(graph: gs.Graph, name: str, bits: np.ndarray) -> gs.Tensor:
+    """Eight bits to a byte, first in the lowest; ONNX has no 1-bit type, so bytes are divided."""
+    count = bits.size
+    packed = np.packbits(bits.reshape(-1), bitorder="little")
+    stored = gs.Constant(f"{name}.bytes", packed.reshape(-1, 1))
+    wide = insert(graph, "Cast", f"{name}.wide", [stored], {"to": _INT32})
+    powers = shared_constant(graph, "powers", (2 ** np.arange(8, dtype=np.int32)).reshape(1, 8))
+    two = shared_constant(graph, "two", np.array(2, dtype=np.int32))
+    divided = insert(graph, "Div", f"{name}.divided", [wide, powers])
+    ones = insert(graph, "Mod", f"{name}.ones", [divided, two])
+    flat_shape = shared_constant(graph, "flat", np.array([-1], dtype=np.int64))
+    flat = insert(graph, "Reshape", f"{name}.flat", [ones, flat_shape])
+    if packed.size * 8 != count:
+        limits = [np.array([v], dtype=np.int64) for v in (0, count, 0)]
+        names = ("start", "end", "axis")
+        operands = [gs.Constant(f"{name}.{n}", v) for n, v in zip(names, limits, strict=True)]
+        flat = insert(graph, "Slice", f"{name}.cut", [flat, *operands])
+    shape = gs.Constant(f"{name}.shape", np.array(bits.shape, dtype=np.int64))
+    return insert(graph, "Reshape", name, [flat, shape])
+
+
+def _packed(graph: gs.Graph) -> dict[str, int]:
+    names: dict[str, int] = graph.__dict__.setdefault(PACKED, {})
+    return names
+
+
+def packed_constants(graph: gs.Graph) -> dict[str, int]:
+    """Names of the constants to pack and their width in bits, as noted by this pass."""
+    return dict(_packed(graph))
+
+
+def opset_for(storage: str, bits: int) -> int:
+    """Default opset of a storage choice for ``bits``-bit weights."""
+    width = min(4, bits) if storage == "own" else int(storage.removeprefix("int"))
+    plane = 2 if width in (2, 3) else (8 if bits == 8 and storage == "own" else width)
+    return max(21, MIN_OPSET[plane]) if plane < 8 else 21
+
+
+def finest_storage(bits: int, opset: int) -> str:
+    """The narrowest storage that ``opset`` reads for ``bits``-bit weights."""
+    if bits == 8:
+        return "own"
+    if opset >= MIN_OPSET[2 if bits in (2, 3) else 4]:
+        return "own"
+    return "int4" if opset >= MIN_OPSET[4] else "int8"
+
+

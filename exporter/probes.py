@@ -1,0 +1,62 @@
+"""Probes: the code tensors of an exported model, made visible as extra outputs.
+
+Marking every tensor would break the fusions that are to be tested; only quantizer boundaries are
+marked, where the tensor is an integer code in any runtime.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from .errors import ParityError
+
+if TYPE_CHECKING:
+    import onnx
+
+#: Suffix of a code tensor's name; what stands before it is the layer's.
+SUFFIX = ".codes"
+
+
+def code_tensors(model: onnx.ModelProto) -> dict[str, int]:
+    """Code tensors and their element types, in the order of the graph.
+
+    They are the outputs of QuantizeLinear (target models) or MultiThreshold (canonical ones).
+    """
+    from onnx import TensorProto
+
+    types = {t.name: t.data_type for t in model.graph.initializer}
+    found: dict[str, int] = {}
+    for node in model.graph.node:
+        if node.op_type == "QuantizeLinear" and node.output[0].endswith(SUFFIX):
+            zero = node.input[2] if len(node.input) > 2 else ""
+            found[node.output[0]] = types.get(zero, TensorProto.UINT8)
+        elif node.op_type == "MultiThreshold":
+            found[node.output[0]] = TensorProto.FLOAT
+    return found
+
+
+def layer_of(tensor: str) -> str:
+    """The layer that a code tensor belongs to."""
+    return tensor.removesuffix(SUFFIX)
+
+
+def with_probes(path: str | os.PathLike[str]) -> tuple[bytes, list[str]]:
+    """The model of ``path`` with its code tensors as further outputs, and their names.
+
+    Raises:
+        ParityError: not an ONNX file, or one without code tensors.
+    """
+    import onnx
+    from onnx import helper
+
+    try:
+        model = onnx.load(path)
+    except Exception as error:
+        raise ParityError(f"{path}: not a readable ONNX model ({error})") from error
+    tensors = code_tensors(model)
+    if not tensors:
+        raise ParityError(f"{path}: no code tensors in it; qmdd did not export this model")
+    for name, kind in tensors.items():
+        model.graph.output.append(helper.make_tensor_value_info(name, kind, None))
+    return model.SerializeToString(), list(tensors)

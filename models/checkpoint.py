@@ -1,0 +1,295 @@
+"""Checkpoints: safetensors files with the detector's configuration in their metadata.
+
+Two forms, told apart by the metadata key ``format``:
+
+* ``qmdd-latent``: every parameter and buffer as training holds it.
+* ``qmdd-frozen``: for each quantised convolution the packed integer codes (``.packed``, 2 bits to a
+  weight at 2 bits) and the scale per channel; every other parameter as it was, so that evaluation
+  still runs the real quantizers; and each activation quantizer's threshold table (``.table``),
+  which must equal the one that bisection finds anew, or the file is refused.
+
+Nothing is ever unpickled.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .config import DetectorConfig
+from .conv import FrozenWeightStore, QuantConv2d
+from .errors import CheckpointError, ModelError
+from .packing import pack_index, unpack_index
+from .quantizers import FrozenWeight, build_weight
+from .resnet import Detector, quantized_layers
+
+LATENT = "qmdd-latent"
+FROZEN = "qmdd-frozen"
+VERSION = 1
+#: Larger checkpoint files are refused unread.
+MAX_BYTES = 2 << 30
+
+
+def is_frozen(detector: Detector) -> bool:
+    """Whether the weights are fixed codes (such a detector cannot be trained)."""
+    return any(isinstance(conv.quantizer, FrozenWeightStore) for _, conv in _convs(detector))
+
+
+def freeze(detector: Detector) -> Detector:
+    """Turn every weight into integer codes and scales, in place; evaluation mode from then on.
+
+    Evaluation before and after is the same function, bit for bit: it computes on codes anyway.
+
+    Raises:
+        ModelError: a full-precision detector, or a quantizer without a threshold table.
+    """
+    if not detector.config.quantized:
+        raise ModelError("a full-precision detector has no codes to freeze; train it with --bits")
+    for _, conv in _convs(detector):
+        conv.freeze_weight()
+    return detector.eval()
+
+
+def _convs(detector: Detector) -> list[tuple[str, QuantConv2d]]:
+    return [(n, m) for n, m in detector.named_modules() if isinstance(m, QuantConv2d)]
+
+
+def tables(detector: Detector) -> dict[str, np.ndarray]:
+    """Threshold table float32 ``[top]`` of every quantised layer, by layer name."""
+    found = {}
+    for name, layer in quantized_layers(detector):
+        assert layer.act.quantizer is not None  # noqa: S101 - what quantized_layers selects by
+        try:
+            found[name] = layer.act.quantizer.table()
+        except ValueError as error:
+            raise ModelError(f"layer {name}: {error}") from error
+    return found
+
+
+def _codebook(conv: QuantConv2d) -> np.ndarray:
+    shell = build_weight(conv.kind, conv.bits, torch.ones(1, 1, 1, 1))
+    return shell.codebook()
+
+
+def checkpoint_bytes(detector: Detector, notes: dict[str, str] | None = None) -> bytes:
+    """Serialise ``detector`` (frozen if :func:`freeze` was called on it, latent otherwise).
+
+    Args:
+        notes: further metadata, such as the recipe and the data's digest.
+    """
+    from safetensors.torch import save
+
+    state = {key: value.detach().contiguous() for key, value in detector.state_dict().items()}
+    form = FROZEN if is_frozen(detector) else LATENT
+    if form == FROZEN:
+        for name, conv in _convs(detector):
+            frozen = conv.frozen()
+            del state[f"{name}.quantizer.codes"]
+            state[f"{name}.quantizer.packed"] = torch.from_numpy(_pack(conv, frozen.codes))
+        for name, table in tables(detector).items():
+            state[f"{name}.act.quantizer.table"] = torch.from_numpy(table)
+    metadata = {
+        **(notes or {}),
+        "format": form,
+        "version": str(VERSION),
+        "config": detector.config.to_json(),
+    }
+    return save({k: v.to("cpu").contiguous() for k, v in state.items()}, metadata)
+
+
+def _pack(conv: QuantConv2d, codes: Tensor) -> np.ndarray:
+    book = _codebook(conv)
+    index = np.searchsorted(book, codes.cpu().numpy().reshape(-1))
+    return pack_index(index.astype(np.uint8), conv.bits)
+
+
+def _unpack(conv: QuantConv2d, name: str, packed: Tensor) -> Tensor:
+    shape = (conv.out_channels, conv.in_channels, conv.kernel, conv.kernel)
+    count = int(np.prod(shape))
+    if packed.dtype != torch.uint8 or packed.dim() != 1:
+        raise CheckpointError(f"{name}: packed codes must be one row of bytes")
+    index = unpack_index(packed.numpy(), conv.bits, count)
+    book = _codebook(conv)
+    if int(index.max()) >= book.size:
+        raise CheckpointError(f"{name}: a code outside the quantizer's {book.size} levels")
+    return torch.from_numpy(book[index].reshape(shape))
+
+
+class Checkpoint:
+    """A checkpoint file, its header read and checked, its tensors read on demand."""
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        """Open ``path``; :class:`CheckpointError` says what is wrong with it."""
+        self.path = Path(path)
+        self._check_file()
+        self.metadata = self._metadata()
+        self.form = self.metadata.get("format", "")
+        if self.form not in (LATENT, FROZEN) or self.metadata.get("version") != str(VERSION):
+            raise CheckpointError(
+                f"{path}: a safetensors file, but not a qmdd checkpoint of version {VERSION}"
+            )
+        try:
+            self.config = DetectorConfig.from_json(self.metadata.get("config", ""))
+        except (ModelError, TypeError) as error:
+            raise CheckpointError(f"{path}: {error}") from error
+
+    def _check_file(self) -> None:
+        try:
+            size = self.path.stat().st_size
+            with self.path.open("rb") as stream:
+                head = stream.read(16)
+        except FileNotFoundError as error:
+            raise CheckpointError(f"{self.path}: no such checkpoint") from error
+        except OSError as error:
+            raise CheckpointError(f"{self.path}: cannot be read: {error.strerror}") from error
+        if size > MAX_BYTES:
+            raise CheckpointError(f"{self.path}: larger than {MAX_BYTES >> 30} GiB; not read")
+        # A safetensors file begins with its header's length, whose low byte may well be 0x80 too;
+        # what tells it apart is the brace that opens the header, at byte 8.
+        pickled = head[:4] == b"PK\x03\x04" or head[:1] == b"\x80"
+        if pickled and head[8:9] != b"{":
+            raise CheckpointError(
+                f"{self.path}: a pickled PyTorch file, which is never unpickled here; "
+                "qmdd reads its own safetensors checkpoints (made by qmdd train)"
+            )
+
+    def _metadata(self) -> dict[str, str]:
+        from safetensors import SafetensorError, safe_open
+
+        try:
+            with safe_open(self.path, framework="pt") as file:
+                return dict(file.metadata() or {})
+        except (SafetensorError, ValueError, OSError) as error:
+            raise CheckpointError(
+                f"{self.path}: not a whole safetensors file ({error}); copy or download it again"
+            ) from error
+
+    def sha256(self) -> str:
+        """SHA-256 of the file, hexadecimal."""
+        return hashlib.sha256(self.path.read_bytes()).hexdigest()
+
+    def tensors(self) -> dict[str, Tensor]:
+        """All tensors by name, on the CPU."""
+        from safetensors import SafetensorError, safe_open
+
+        try:
+            with safe_open(self.path, framework="pt") as file:
+                found = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+        except (SafetensorError, ValueError, OSError) as error:
+            raise CheckpointError(f"{self.path}: damaged tensor data ({error})") from error
+        for key, tensor in found.items():
+            # A table holds -inf or inf where a code is met by every float or by none.
+            plain = tensor.is_floating_point() and not key.endswith(".quantizer.table")
+            if plain and not bool(torch.isfinite(tensor).all()):
+                raise CheckpointError(f"{self.path}: {key} holds NaN or infinity; train it again")
+        return found
+
+    def detector(self) -> Detector:
+        """The detector in evaluation mode, every tensor of the file accounted for."""
+        return _detector_from_tensors(self.path, self.config, self.form, self.tensors())
+
+
+def load_checkpoint(path: str | os.PathLike[str]) -> Detector:
+    """Read a checkpoint of either form; the detector comes back in evaluation mode."""
+    return Checkpoint(path).detector()
+
+
+def _detector_from_tensors(
+    path: Path, config: DetectorConfig, form: str, state: dict[str, Tensor]
+) -> Detector:
+    with torch.device("meta"):
+        detector = Detector(config)
+    stored_tables = {}
+    if form == FROZEN:
+        if not config.quantized:
+            raise CheckpointError(f"{path}: a frozen checkpoint cannot be full precision")
+        for name, conv in _convs(detector):
+            packed = state.pop(f"{name}.quantizer.packed", None)
+            scale = state.get(f"{name}.quantizer.scale")
+            if packed is None or scale is None:
+                raise CheckpointError(f"{path}: {name} has no packed codes or no scale")
+            try:
+                codes = _unpack(conv, name, packed)
+            except ValueError as error:
+                raise CheckpointError(f"{path}: {name}: {error}") from error
+            state[f"{name}.quantizer.codes"] = codes
+            conv.quantizer = FrozenWeightStore(FrozenWeight(codes, torch.empty(conv.out_channels)))
+            conv.weight = None
+        for name, _ in quantized_layers(detector):
+            stored_tables[name] = state.pop(f"{name}.act.quantizer.table", None)
+    _check_state(path, detector, state)
+    detector.load_state_dict(state, strict=True, assign=True)
+    detector.eval()
+    for name, table in tables(detector).items() if stored_tables else ():
+        stored = stored_tables[name]
+        if stored is None or not torch.equal(stored, torch.from_numpy(table)):
+            raise CheckpointError(
+                f"{path}: the threshold table of {name} is not the one its quantizer has; "
+                "the file was altered: freeze the checkpoint again"
+            )
+    return detector
+
+
+def _check_state(path: Path, detector: Detector, state: dict[str, Tensor]) -> None:
+    expected: dict[str, Any] = detector.state_dict()
+    missing = sorted(expected.keys() - state.keys())
+    extra = sorted(state.keys() - expected.keys())
+    if missing or extra:
+        raise CheckpointError(
+            f"{path}: does not fit its own configuration: {len(missing)} tensors missing"
+            f"{_some(missing)}, {len(extra)} unknown{_some(extra)}"
+        )
+    for key, want in expected.items():
+        have = state[key]
+        if have.shape != want.shape or have.dtype != want.dtype:
+            raise CheckpointError(
+                f"{path}: {key} is {have.dtype} {list(have.shape)}, "
+                f"expected {want.dtype} {list(want.shape)}"
+            )
+
+
+def _some(keys: list[str]) -> str:
+    return f" ({', '.join(keys[:3])}{', ...' if len(keys) > 3 else ''})" if keys else ""
+
+
+def load_weights(detector: Detector, source: Detector) -> None:
+    """Copy into ``detector`` all that ``source`` shares with it, quantizers left as they are.
+
+    Starts quantised training from full-precision weights: same topology, so everything but the
+    quantizers' own parameters has the same name and shape.
+
+    Raises:
+        ModelError: another architecture, or a frozen source.
+    """
+    if source.config.arch != detector.config.arch or source.config.cqb != detector.config.cqb:
+        raise ModelError(
+            f"weights of {source.config.arch} do not fit {detector.config.arch}; "
+            "architecture and cqb must be the same"
+        )
+    if is_frozen(source):
+        raise ModelError("a frozen checkpoint cannot be trained further; use the latent one")
+    state = source.state_dict()
+    same_quantizers = json.loads(source.config.to_json()) == json.loads(detector.config.to_json())
+    if not same_quantizers:
+        state = {key: value for key, value in state.items() if ".quantizer." not in key}
+    detector.load_state_dict(state, strict=False)
+
+
+__all__ = [
+    "FROZEN",
+    "LATENT",
+    "Checkpoint",
+    "checkpoint_bytes",
+    "freeze",
+    "is_frozen",
+    "load_checkpoint",
+    "load_weights",
+    "tables",
+]

@@ -1,0 +1,45 @@
+"""The runtime room: what runs on the device. Nothing here imports torch.
+
+The names below are loaded when they are first used, so that an error class costs no numpy.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from .errors import BundleError, ImageError, RuntimeFailure, SessionError
+
+if TYPE_CHECKING:
+    from .bundle import Bundle
+    from .detector import Detector, Verdict
+    from .images import find_images, load_rgb
+    from .session import OnnxSession
+
+_HOMES = {
+    "Bundle": "bundle",
+    "Detector": "detector",
+    "OnnxSession": "session",
+    "Verdict": "detector",
+    "find_images": "images",
+    "load_rgb": "images",
+}
+
+__all__ = [
+    "Bundle",
+    "BundleError",
+    "Detector",
+    "ImageError",
+    "OnnxSession",
+    "RuntimeFailure",
+    "SessionError",
+    "Verdict",
+    "find_images",
+    "load_rgb",
+]
+
+
+def __getattr__(name: str) -> object:
+    if name in _HOMES:
+        return getattr(import_module(f".{_HOMES[name]}", __name__), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

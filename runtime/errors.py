@@ -1,0 +1,24 @@
+"""Errors of the runtime room; each message says what, where, and what to do."""
+
+from __future__ import annotations
+
+
+class RuntimeFailure(Exception):
+    """Base of everything that the runtime reports to its user."""
+
+
+class ImageError(RuntimeFailure):
+    """An image that cannot be read or is not usable."""
+
+
+class BundleError(RuntimeFailure):
+    """A bundle that is missing, damaged or not ours."""
+
+
+class SessionError(RuntimeFailure):
+    """An inference session that cannot be made or run."""
+
+
+def not_installed(package: str, extra: str = "runtime") -> str:
+    """What to say where an optional package is missing."""
+    return f"{package} is not installed; run: pip install 'qmdd[{extra}]'"

@@ -1,0 +1,143 @@
+"""Image files to raw RGB pixels, the same for training, parity and detection.
+
+Files are hostile: only listed raster formats are opened, sizes are checked before a pixel is
+decoded, and every failure is one :class:`ImageError` that names the file.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import warnings
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from .errors import ImageError, not_installed
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+Rgb = npt.NDArray[np.uint8]
+
+#: Formats that Pillow may try; anything else is refused before its parser sees a byte.
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "AVIF")
+#: Suffixes that a folder is searched for.
+SUFFIXES = frozenset(
+    {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".avif"}
+)
+#: Images with more pixels than this are refused (64 megapixels: 192 MB as RGB).
+MAX_PIXELS = 64 * 1024 * 1024
+#: Larger files are refused unread: no image of MAX_PIXELS needs more, and some decoders read
+#: the whole file before they know the image's size.
+MAX_FILE_BYTES = 1 << 30
+
+
+def require_pillow() -> None:
+    """Raise :class:`ImageError` if images cannot be decoded at all on this machine."""
+    try:
+        import PIL.Image  # noqa: F401
+    except ImportError as error:
+        raise ImageError(not_installed("Pillow")) from error
+
+
+def load_rgb(path: str | os.PathLike[str], max_pixels: int = MAX_PIXELS) -> Rgb:
+    """Decode ``path`` to uint8 ``[H, W, 3]``, upright, first frame, alpha dropped.
+
+    Greyscale, palette, CMYK and 16-bit images are converted; 16-bit keeps the upper byte.
+
+    Raises:
+        ImageError: missing, unreadable, not an image, truncated, or over ``max_pixels``.
+    """
+    require_pillow()
+    from PIL import Image, UnidentifiedImageError
+
+    Image.init()
+    # A format that this build of Pillow does not know would end the search with a KeyError.
+    formats = [name for name in FORMATS if name in Image.OPEN]
+    try:
+        _check_file(path)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with Image.open(path, formats=formats) as image:
+                _check_size(path, image.size, max_pixels)
+                image.seek(0)
+                image.load()
+                return _rgb_from_image(image)
+    except ImageError:
+        raise
+    except UnidentifiedImageError as error:
+        raise ImageError(
+            f"{path}: not an image in a supported format ({', '.join(formats)})"
+        ) from error
+    except FileNotFoundError as error:
+        raise ImageError(f"{path}: no such file") from error
+    except Image.DecompressionBombError as error:
+        raise ImageError(f"{path}: {_too_large(max_pixels)}") from error
+    except MemoryError as error:
+        raise ImageError(f"{path}: not enough memory to decode it") from error
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise ImageError(f"{path}: cannot be read: {reason}") from error
+    except Exception as error:  # a decoder may raise anything on hostile bytes
+        raise ImageError(f"{path}: damaged image ({type(error).__name__}: {error})") from error
+
+
+def _check_file(path: str | os.PathLike[str]) -> None:
+    status = os.stat(path)
+    if stat.S_ISDIR(status.st_mode):
+        listable = os.access(path, os.R_OK | os.X_OK)
+        raise ImageError(
+            f"{path}: a folder, not an image file"
+            + ("" if listable else ", and it may not be listed; check its permissions")
+        )
+    if not stat.S_ISREG(status.st_mode):  # opening a pipe would wait for ever
+        raise ImageError(f"{path}: not a regular file; save the image to a file first")
+    if status.st_size > MAX_FILE_BYTES:
+        raise ImageError(f"{path}: larger than {MAX_FILE_BYTES >> 20} MiB; crop it first")
+
+
+def _too_large(max_pixels: int) -> str:
+    return f"more than {max_pixels / 1e6:.0f} megapixels; crop it first"
+
+
+def _check_size(path: str | os.PathLike[str], size: tuple[int, int], max_pixels: int) -> None:
+    width, height = size
+    if width * height > max_pixels:
+        raise ImageError(f"{path}: {width}x{height} pixels is {_too_large(max_pixels)}")
+
+
+def _rgb_from_image(image: Image.Image) -> Rgb:
+    from PIL import ImageOps
+
+    upright = ImageOps.exif_transpose(image)
+    if upright.mode.startswith("I"):  # 16 bits, also where Pillow holds them in 32
+        grey = np.clip(np.asarray(upright) >> 8, 0, 255).astype(np.uint8)
+        return np.repeat(grey[..., None], 3, axis=2)
+    if upright.mode == "F":
+        grey = np.clip(np.nan_to_num(np.asarray(upright)), 0, 255).astype(np.uint8)
+        return np.repeat(grey[..., None], 3, axis=2)
+    return np.array(upright.convert("RGB"), dtype=np.uint8)
+
+
+def find_images(paths: Iterable[str | os.PathLike[str]]) -> Iterator[Path]:
+    """Yield image files: each file as given, each folder's images below it in sorted order.
+
+    Links to files are followed, links to folders below a given folder are not. A folder that may
+    not be listed is yielded itself, after the rest, so that loading it tells what is wrong.
+    """
+    for given in paths:
+        path = Path(given)
+        if not path.is_dir():
+            yield path
+            continue
+        refused: list[OSError] = []
+        for folder, names, files in os.walk(path, onerror=refused.append):
+            names.sort()
+            for name in sorted(files):
+                if os.path.splitext(name)[1].lower() in SUFFIXES:
+                    yield Path(folder, name)
+        yield from sorted(Path(error.filename) for error in refused)

@@ -1,0 +1,53 @@
+"""Pixels as a bundle's model takes them: cropped, never resampled.
+
+Resizing would destroy the up-sampling traces that NPR looks for. Crops start at even rows and
+columns, because NPR works on 2x2 cells counted from the top left: an odd offset would show the
+model other cells than those that the generator wrote.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from .errors import ImageError
+
+U8 = npt.NDArray[np.uint8]
+
+
+def prepare(rgb: U8, *, min_side: int, multiple: int, max_side: int) -> U8:
+    """Crop an image to what the model accepts.
+
+    Args:
+        rgb: uint8 ``[H, W, 3]``.
+        min_side: least side in pixels that the model takes.
+        multiple: sides are cropped, at the right and the bottom, to a multiple of this.
+        max_side: longer sides are cropped to this around their middle, at an even offset.
+
+    Returns:
+        uint8 ``[3, h, w]``, contiguous.
+
+    Raises:
+        ImageError: not uint8 ``[H, W, 3]``, or a side is too short.
+    """
+    if rgb.dtype != np.uint8 or rgb.ndim != 3 or rgb.shape[2] != 3:
+        raise ImageError(
+            f"an image must be uint8 [height, width, 3], got {rgb.dtype} {list(rgb.shape)}"
+        )
+    height, width = rgb.shape[:2]
+    rows = _span(height, multiple, max_side)
+    columns = _span(width, multiple, max_side)
+    if min(rows.stop - rows.start, columns.stop - columns.start) < max(min_side, 1):
+        raise ImageError(
+            f"{width}x{height} pixels is too small; the model needs at least "
+            f"{min_side}x{min_side}"
+        )
+    return np.ascontiguousarray(rgb[rows, columns].transpose(2, 0, 1))
+
+
+def _span(side: int, multiple: int, max_side: int) -> slice:
+    """The part of one side that is kept."""
+    length = min(side, max_side)
+    start = (side - length) // 2
+    start -= start % 2
+    return slice(start, start + length - length % multiple)

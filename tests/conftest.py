@@ -1,0 +1,125 @@
+"""What the tests of all rooms share: a tiny image folder, a tiny detector, the real data set."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+from hypothesis import settings
+from PIL import Image
+
+if TYPE_CHECKING:
+    from qmdd.models import Detector
+
+# No deadline (machines differ), and the same examples on every run.
+settings.register_profile("qmdd", deadline=None, derandomize=True, database=None)
+settings.load_profile("qmdd")
+
+#: Widths of the tiny detectors: 1/8 of the real ones, so the same topology in 0.25 M parameters.
+NARROW = (8, 16, 32, 64)
+
+DetectorFactory = Callable[..., "Detector"]
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The real data set's folder (``train``, ``val``, ``test`` in it), from ``QMDD_DATA``."""
+    given = os.environ.get("QMDD_DATA")
+    if not given:
+        pytest.skip("QMDD_DATA is not set; it names the folder of the real data set")
+    return Path(given)
+
+
+def _photo(rng: np.random.Generator, side: int) -> np.ndarray:
+    """Smooth colours with a little grain: uint8 ``[side, side, 3]``."""
+    coarse = rng.integers(0, 256, (side // 8, side // 8, 3)).astype(np.float64)
+    smooth = coarse.repeat(8, axis=0).repeat(8, axis=1)
+    return np.clip(smooth + rng.normal(0, 12, smooth.shape), 0, 255).astype(np.uint8)
+
+
+def _upsampled(rng: np.random.Generator, side: int) -> np.ndarray:
+    """The same kind of picture at half size, every pixel doubled: what NPR looks for."""
+    return _photo(rng, side // 2).repeat(2, axis=0).repeat(2, axis=1)
+
+
+@pytest.fixture(scope="session")
+def image_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Twelve PNG images of 64x64 in the field's layout: ``<generator>/0_real`` and ``1_fake``.
+
+    Generators ``alpha`` (flat) and ``beta`` (nested one level, as in ForenSynths), three images of
+    each class in both. Read only: a test that changes files copies the folder first.
+    """
+    root = tmp_path_factory.mktemp("images")
+    rng = np.random.default_rng(5)
+    for generator in ("alpha", "beta/cat"):
+        for name, make in (("0_real", _photo), ("1_fake", _upsampled)):
+            folder = root / generator / name
+            folder.mkdir(parents=True)
+            for index in range(3):
+                Image.fromarray(make(rng, 64)).save(folder / f"{index}.png")
+    return root
+
+
+@pytest.fixture(scope="session")
+def settle() -> Callable[[Detector], Detector]:
+    """Give a fresh detector running statistics of real forwards, then put it in evaluation mode.
+
+    Without this, batch-norm means and variances are 0 and 1 and most codes come out the same.
+    """
+    import torch
+    from torch import nn
+
+    def settled(detector: Detector) -> Detector:
+        norms = [m for m in detector.modules() if isinstance(m, nn.BatchNorm2d)]
+        for norm in norms:
+            norm.momentum = 0.5
+        generator = torch.Generator().manual_seed(11)
+        detector.train()
+        with torch.no_grad():
+            for _ in range(3):
+                detector(torch.randint(0, 256, (4, 3, 64, 64), generator=generator))
+        for norm in norms:
+            norm.momentum = 0.1
+        return detector.eval()
+
+    return settled
+
+
+@pytest.fixture
+def narrow(monkeypatch: pytest.MonkeyPatch) -> None:
+    """While a test runs, detectors are built at 1/8 of their width."""
+    from qmdd.models import resnet
+
+    monkeypatch.setattr(resnet, "WIDTHS", NARROW)
+
+
+@pytest.fixture(scope="module")
+def narrow_module() -> Iterator[None]:
+    """:func:`narrow` for a whole module, whose checkpoints must also be read back narrow."""
+    from qmdd.models import resnet
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(resnet, "WIDTHS", NARROW)
+        yield
+
+
+@pytest.fixture(scope="session")
+def tiny_detector(settle: Callable[[Detector], Detector]) -> DetectorFactory:
+    """Make a settled detector of 1/8 width: ``tiny_detector(arch="resnet23", bits=2, **options)``.
+
+    To load a checkpoint of it, the test must also use :func:`narrow`.
+    """
+    import torch
+    from qmdd.models import build_detector, resnet
+
+    def make(arch: str = "resnet23", bits: int = 2, seed: int = 0, **options: object) -> Detector:
+        with pytest.MonkeyPatch.context() as patch, torch.random.fork_rng():
+            patch.setattr(resnet, "WIDTHS", NARROW)
+            torch.manual_seed(seed)
+            return settle(build_detector(arch, bits, **options))
+
+    return make
