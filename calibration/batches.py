@@ -22,7 +22,7 @@ Rgb = npt.NDArray[np.uint8]
 
 
 class Augmentation(NamedTuple):
-    """``crop``: side in pixels; ``even``: crop only at even offsets; ``turn``: quarter turns too."""
+    """``crop``: side in pixels; ``even``: only even offsets; ``turn``: quarter turns too."""
 
     crop: int
     even: bool = False

@@ -72,6 +72,8 @@ def scores_of(
                     report(len(scores))
             waiting.append(image)
         flush()
+        if report:
+            report(len(scores))
     return np.asarray(scores)
 
 

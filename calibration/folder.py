@@ -54,7 +54,7 @@ def scan(root: str | os.PathLike[str]) -> list[Sample]:
 
 
 def digest(root: str | os.PathLike[str], samples: list[Sample]) -> str:
-    """SHA-256 over relative names and sizes: tells whether a run resumes on the data it began with."""
+    """SHA-256 over relative names and sizes: whether a run resumes on the data it began with."""
     state = hashlib.sha256()
     for sample in samples:
         name = sample.path.relative_to(root).as_posix()

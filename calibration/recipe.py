@@ -59,7 +59,7 @@ class Stage:
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
-    """Model, seed and stages. Each stage starts from the weights that the one before it ended with."""
+    """Model, seed and stages; each stage starts from the weights that the one before ended with."""
 
     stages: tuple[Stage, ...]
     arch: str = "resnet23"
@@ -83,9 +83,7 @@ class Recipe:
     def config(self, bits: int) -> DetectorConfig:
         """The detector's configuration at ``bits``."""
         try:
-            return DetectorConfig(
-                self.arch, bits, self.activation, self.weight, self.slr, self.cqb
-            )
+            return DetectorConfig(self.arch, bits, self.activation, self.weight, self.slr, self.cqb)
         except ModelError as error:
             raise CalibrationError(f"recipe: {error}") from error
 

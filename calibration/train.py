@@ -63,7 +63,7 @@ def learning_rate(stage: Stage, step: int, steps: int) -> float:
 
 
 class Trainer:
-    """A run in a folder: ``state.safetensors`` while it goes on, ``log.jsonl`` beside it."""
+    """A run in a folder, which holds its ``state.safetensors``."""
 
     def __init__(
         self,
@@ -134,7 +134,7 @@ class Trainer:
                 logits = detector(images)
             loss = F.binary_cross_entropy_with_logits(logits.float(), labels.to(self.device))
             optimizer.zero_grad(set_to_none=True)
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             nn.utils.clip_grad_norm_(detector.parameters(), stage.clip)
             value = float(loss.detach())
             if not math.isfinite(value):
@@ -176,18 +176,23 @@ class Trainer:
                 tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
             index, step = int(metadata["stage"]), int(metadata["step"])
         except (SafetensorError, OSError, KeyError, ValueError) as error:
-            raise CalibrationError(
-                f"{path}: not a training state ({error}); remove it to start over"
-            ) from error
+            raise _damaged(path, error) from error
         if metadata.get("identity") != self.identity:
             raise CalibrationError(
                 f"{path}: the state of another recipe or other data; choose another folder, or "
                 "remove it to start over"
             )
-        detector = Detector(self.recipe.config(self.recipe.stages[index].bits))
         model = {k[len("model.") :]: v for k, v in tensors.items() if k.startswith("model.")}
-        detector.load_state_dict(model, strict=True)
         moments = {k[len("adam.") :]: v for k, v in tensors.items() if k.startswith("adam.")}
+        try:
+            detector = Detector(self.recipe.config(self.recipe.stages[index].bits))
+            detector.load_state_dict(model, strict=True)
+            for name, parameter in detector.named_parameters():
+                for key in ("exp_avg", "exp_avg_sq"):
+                    moments[f"{key}.{name}"].reshape(parameter.shape)
+                moments[f"step.{name}"].reshape(())
+        except (RuntimeError, IndexError, KeyError) as error:
+            raise _damaged(path, error) from error
         return index, step, detector, moments
 
     def _statistics(self, detector: Detector) -> None:
@@ -212,6 +217,11 @@ class Trainer:
         for norm in norms:
             norm.momentum = 0.1
         detector.to("cpu")
+
+
+def _damaged(path: Path, error: Exception) -> CalibrationError:
+    reason = str(error).splitlines()[0]
+    return CalibrationError(f"{path}: not a training state ({reason}); remove it to start over")
 
 
 def _load_moments(

@@ -15,8 +15,8 @@ import numpy as np
 from ..models import Detector
 from ..models.checkpoint import FROZEN, Checkpoint, freeze
 from ..models.conv import QuantConv2d
-from ..runtime.bundle import manifest_bytes
-from ..runtime.files import folder_in_place, sha256_of
+from ..runtime.bundle import GOLDEN, MANIFEST, MODEL, SCHEMA, manifest_bytes
+from ..runtime.files import check_replaceable, folder_in_place, sha256_of
 from ..runtime.golden import Golden, write_golden
 from .errors import ExportError
 from .lower import Lowered, check_model, check_quantised, node_counts, onnx_for_target
@@ -29,8 +29,6 @@ if TYPE_CHECKING:
 
 Report = Callable[[str, int, int], None]
 
-SCHEMA = 1
-MODEL, MANIFEST, GOLDEN = "model.onnx", "manifest.json", "parity/golden.safetensors"
 #: What a bundle takes: sides even and at least 32, cropped (never resized) to at most 512.
 CONTRACT: dict[str, Any] = {
     "name": "image",
@@ -120,7 +118,7 @@ def export_bundle(
 
     say("writing", 4, _STAGES)
     paths = list(images) or sample_images()
-    with folder_in_place(output, replace=force) as folder:
+    with folder_in_place(output, replace=force, marker=MANIFEST) as folder:
         writing = time.perf_counter()
         (folder / MODEL).write_bytes(model)
         (folder / GOLDEN).parent.mkdir()
@@ -149,22 +147,12 @@ def export_bundle(
 
 
 def _check_output(output: Path, force: bool) -> None:
-    """Refuse early what the atomic rename would refuse late, and never replace a foreign folder."""
-    if not output.exists() and not output.is_symlink():
-        return
-    if not output.is_dir():
-        raise ExportError(f"{output}: exists and is not a folder; choose another --output")
-    if not any(output.iterdir()):
-        if not force:
-            raise ExportError(f"{output}: exists; add --force to replace it")
-        return
-    if not force:
-        raise ExportError(f"{output}: exists; choose another --output or add --force")
-    if not (output / MANIFEST).is_file():
-        raise ExportError(
-            f"{output}: exists and is not a bundle, so --force does not replace it; "
-            "choose another --output"
-        )
+    """Refuse early what the atomic rename would refuse late; only a bundle is ever replaced."""
+    try:
+        check_replaceable(output, force, MANIFEST)
+    except FileExistsError as error:
+        hint = "" if force else "; choose another --output or add --force"
+        raise ExportError(f"{error}{hint}") from error
 
 
 def _storage(bits: int, target: str, weights: str | None, opset: int | None) -> tuple[str, int]:

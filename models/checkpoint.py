@@ -48,7 +48,7 @@ def freeze(detector: Detector) -> Detector:
     Evaluation before and after is the same function, bit for bit: it computes on codes anyway.
 
     Raises:
-        ModelError: a full-precision detector, or a quantizer without a threshold table.
+        ModelError: a full-precision detector.
     """
     if not detector.config.quantized:
         raise ModelError("a full-precision detector has no codes to freeze; train it with --bits")
@@ -82,7 +82,11 @@ def checkpoint_bytes(detector: Detector, notes: dict[str, str] | None = None) ->
     """Serialise ``detector`` (frozen if :func:`freeze` was called on it, latent otherwise).
 
     Args:
+        detector: it may lie on any device.
         notes: further metadata, such as the recipe and the data's digest.
+
+    Raises:
+        ModelError: frozen, and a quantizer has no threshold table.
     """
     from safetensors.torch import save
 
@@ -101,7 +105,21 @@ def checkpoint_bytes(detector: Detector, notes: dict[str, str] | None = None) ->
         "version": str(VERSION),
         "config": detector.config.to_json(),
     }
-    return save({k: v.to("cpu").contiguous() for k, v in state.items()}, metadata)
+    return _in_fixed_order(save({k: v.to("cpu").contiguous() for k, v in state.items()}, metadata))
+
+
+def _in_fixed_order(data: bytes) -> bytes:
+    """The same safetensors file with its metadata keys sorted.
+
+    The library writes them in an order that changes from call to call; equal detectors shall give
+    equal bytes.
+    """
+    size = int.from_bytes(data[:8], "little")
+    header = json.loads(data[8 : 8 + size])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)  # tensors stay aligned to 8 bytes
+    return len(text).to_bytes(8, "little") + text + data[8 + size :]
 
 
 def _pack(conv: QuantConv2d, codes: Tensor) -> np.ndarray:
@@ -110,15 +128,15 @@ def _pack(conv: QuantConv2d, codes: Tensor) -> np.ndarray:
     return pack_index(index.astype(np.uint8), conv.bits)
 
 
-def _unpack(conv: QuantConv2d, name: str, packed: Tensor) -> Tensor:
+def _unpack(conv: QuantConv2d, packed: Tensor) -> Tensor:
     shape = (conv.out_channels, conv.in_channels, conv.kernel, conv.kernel)
     count = int(np.prod(shape))
     if packed.dtype != torch.uint8 or packed.dim() != 1:
-        raise CheckpointError(f"{name}: packed codes must be one row of bytes")
+        raise ValueError("packed codes must be one row of bytes")
     index = unpack_index(packed.numpy(), conv.bits, count)
     book = _codebook(conv)
     if int(index.max()) >= book.size:
-        raise CheckpointError(f"{name}: a code outside the quantizer's {book.size} levels")
+        raise ValueError(f"a code outside the quantizer's {book.size} levels")
     return torch.from_numpy(book[index].reshape(shape))
 
 
@@ -215,8 +233,10 @@ def _detector_from_tensors(
             scale = state.get(f"{name}.quantizer.scale")
             if packed is None or scale is None:
                 raise CheckpointError(f"{path}: {name} has no packed codes or no scale")
+            if f"{name}.quantizer.codes" in state:
+                raise CheckpointError(f"{path}: {name} has codes beside its packed ones")
             try:
-                codes = _unpack(conv, name, packed)
+                codes = _unpack(conv, packed)
             except ValueError as error:
                 raise CheckpointError(f"{path}: {name}: {error}") from error
             state[f"{name}.quantizer.codes"] = codes

@@ -28,7 +28,7 @@ def _beside(target: Path) -> Path:
 
 
 def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:
-    """Write ``data`` beside ``path`` and rename it into place; ``OSError`` leaves nothing behind."""
+    """Write ``data`` beside ``path``, rename it into place; ``OSError`` leaves nothing behind."""
     target = Path(path)
     work = _beside(target)
     try:
@@ -65,7 +65,7 @@ def folder_in_place(
         OSError: a folder cannot be written.
     """
     final = Path(os.path.abspath(target))
-    _check_replaceable(final, replace, marker)
+    check_replaceable(final, replace, marker)
     made = [folder for folder in final.parents if not folder.exists()]
     work, old = _beside(final), _beside(final)
     try:
@@ -73,7 +73,7 @@ def folder_in_place(
         work.mkdir()
         yield work
         _sync(work)
-        _check_replaceable(final, replace, marker)
+        check_replaceable(final, replace, marker)
         if final.exists():
             os.replace(final, old)
         os.replace(work, final)
@@ -90,7 +90,12 @@ def folder_in_place(
             shutil.rmtree(old, ignore_errors=True)
 
 
-def _check_replaceable(final: Path, replace: bool, marker: str | None) -> None:
+def check_replaceable(final: Path, replace: bool, marker: str | None = None) -> None:
+    """What :func:`folder_in_place` would refuse, refused before any work; arguments as there.
+
+    Raises:
+        FileExistsError: as :func:`folder_in_place`.
+    """
     if not os.path.lexists(final):
         return
     if final.is_symlink() or not final.is_dir():

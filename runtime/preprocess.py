@@ -39,8 +39,7 @@ def prepare(rgb: U8, *, min_side: int, multiple: int, max_side: int) -> U8:
     columns = _span(width, multiple, max_side)
     if min(rows.stop - rows.start, columns.stop - columns.start) < max(min_side, 1):
         raise ImageError(
-            f"{width}x{height} pixels is too small; the model needs at least "
-            f"{min_side}x{min_side}"
+            f"{width}x{height} pixels is too small; the model needs at least {min_side}x{min_side}"
         )
     return np.ascontiguousarray(rgb[rows, columns].transpose(2, 0, 1))
 

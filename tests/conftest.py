@@ -69,11 +69,19 @@ def settle() -> Callable[[Detector], Detector]:
     """Give a fresh detector running statistics of real forwards, then put it in evaluation mode.
 
     Without this, batch-norm means and variances are 0 and 1 and most codes come out the same.
+    Thresholds of N2UQ are moved to where all codes occur, off their round initial values.
     """
     import torch
     from torch import nn
 
+    from qmdd.models.quantizers import N2uqActivation
+
     def settled(detector: Detector) -> Detector:
+        for module in detector.modules():
+            if isinstance(module, N2uqActivation):
+                with torch.no_grad():
+                    module.start.fill_(-0.47)
+                    module.scale1.fill_(2.03)
         norms = [m for m in detector.modules() if isinstance(m, nn.BatchNorm2d)]
         for norm in norms:
             norm.momentum = 0.5
@@ -114,6 +122,7 @@ def tiny_detector(settle: Callable[[Detector], Detector]) -> DetectorFactory:
     To load a checkpoint of it, the test must also use :func:`narrow`.
     """
     import torch
+
     from qmdd.models import build_detector, resnet
 
     def make(arch: str = "resnet23", bits: int = 2, seed: int = 0, **options: object) -> Detector:

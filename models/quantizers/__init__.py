@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from torch import Tensor
 
 from .base import (
@@ -25,10 +27,14 @@ WEIGHTS = ("minmax", "lsq", "n2uq")
 
 def build_activation(kind: str, bits: int, slr: bool) -> ActivationQuantizer:
     """A fresh activation quantizer of ``kind`` (one of :data:`ACTIVATIONS`), under SLR if asked."""
-    kinds = {"minmax": MinMaxActivation, "lsq": LsqActivation, "n2uq": N2uqActivation}
+    kinds: dict[str, Callable[[int], ActivationQuantizer]] = {
+        "minmax": MinMaxActivation,
+        "lsq": LsqActivation,
+        "n2uq": N2uqActivation,
+    }
     if kind not in kinds:
         raise ValueError(f"no activation quantizer {kind!r}; there are {', '.join(kinds)}")
-    inner: ActivationQuantizer = kinds[kind](bits)
+    inner = kinds[kind](bits)
     return SlrActivation(inner) if slr else inner
 
 

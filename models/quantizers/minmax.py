@@ -37,7 +37,8 @@ class MinMaxActivation(ActivationQuantizer):
 
     @property
     def step(self) -> Tensor:
-        return ((self.high - self.low) / self.top).clamp_min(_SMALLEST_STEP)
+        step: Tensor = ((self.high - self.low) / self.top).clamp_min(_SMALLEST_STEP)
+        return step
 
     def observe(self, x: Tensor) -> None:
         """Move the running range towards that of ``x``; the first batch sets it."""
@@ -57,7 +58,8 @@ class MinMaxActivation(ActivationQuantizer):
     def count(self, x: Tensor) -> Tensor:
         step = ((self.high.double() - self.low.double()) / self.top).clamp_min(_SMALLEST_STEP)
         scaled = (x - self.low.double()) / step
-        return scaled.clamp(0, self.top).round().nan_to_num(nan=0.0)
+        code: Tensor = scaled.clamp(0, self.top).round().nan_to_num(nan=0.0)
+        return code
 
 
 class MinMaxWeight(WeightQuantizer):
@@ -69,7 +71,8 @@ class MinMaxWeight(WeightQuantizer):
     @property
     def limit(self) -> int:
         """The largest code."""
-        return 2 ** (self.bits - 1) - 1
+        largest: int = 2 ** (self.bits - 1) - 1
+        return largest
 
     def _scale(self, weight: Tensor) -> Tensor:
         largest = weight.detach().flatten(1).abs().amax(dim=1)

@@ -42,7 +42,7 @@ class _GeneralisedSte(torch.autograd.Function):
         return _count(v, _thresholds(start, gaps))
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         v, start, gaps = ctx.saved_tensors
         knots = torch.cat([start.reshape(1), start + gaps.cumsum(0)])
         slopes = torch.cat([1.0 / gaps, gaps.new_zeros(1)])
@@ -88,7 +88,8 @@ class N2uqActivation(ActivationQuantizer):
 
     @property
     def step(self) -> Tensor:
-        return self.scale2 * (RANGE / self.top)
+        step: Tensor = self.scale2 * (RANGE / self.top)
+        return step
 
     @property
     def gaps(self) -> Tensor:
@@ -96,7 +97,8 @@ class N2uqActivation(ActivationQuantizer):
         return self.a.clamp_min(SMALLEST_GAP)
 
     def forward(self, x: Tensor) -> Tensor:
-        code: Tensor = _GeneralisedSte.apply(x * self.scale1, self.start, self.gaps)
+        v = x * self.scale1
+        code: Tensor = _GeneralisedSte.apply(v, self.start, self.gaps)  # type: ignore[no-untyped-call]
         return code * self.step
 
     def count(self, x: Tensor) -> Tensor:
@@ -125,7 +127,7 @@ class _ClippedLevels(torch.autograd.Function):
         return level.div_(steps).sub_(half).mul_(factor)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, Tensor, None]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, Tensor, None]:
         scaled, factor = ctx.saved_tensors
         inside = scaled.abs() <= ctx.half
         outside = (grad * factor).mul_(scaled.sign()).masked_fill_(inside, 0.0)
@@ -144,11 +146,13 @@ class N2uqWeight(WeightQuantizer):
         return np.arange(-self.top, self.top + 1, 2, dtype=np.int16)
 
     def _factor(self, mean: Tensor) -> Tensor:
-        return (mean * (self.top / 2 ** (self.bits - 1))).clamp_min(_SMALLEST_SCALE)
+        factor: Tensor = (mean * (self.top / 2 ** (self.bits - 1))).clamp_min(_SMALLEST_SCALE)
+        return factor
 
     def forward(self, weight: Tensor) -> Tensor:
         factor = per_channel(self._factor(weight.detach().flatten(1).abs().mean(dim=1)), weight)
-        out: Tensor = _ClippedLevels.apply(weight, factor, self.clip_val, self.top)
+        levels = _ClippedLevels.apply
+        out: Tensor = levels(weight, factor, self.clip_val, self.top)  # type: ignore[no-untyped-call]
         return out
 
     @torch.no_grad()

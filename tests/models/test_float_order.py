@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import numpy.typing as npt
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+
 from qmdd.models.float_order import (
     MAX_KEY,
     bisect_thresholds,
@@ -22,7 +25,7 @@ BITS = st.integers(0, 2**32 - 1)
 
 
 def _from_bits(bits: int) -> np.float32:
-    return np.array(bits, dtype=np.uint32).view(np.float32)[()]
+    return np.float32(np.array(bits, dtype=np.uint32).view(np.float32))
 
 
 @given(BITS)
@@ -75,11 +78,12 @@ def test_neighbours_cross_zero_and_stop_at_the_ends() -> None:
     assert neighbours(np.zeros((2, 3), np.float32), 4).shape == (2, 3, 9)
 
 
-def _counting(thresholds: F32) -> object:
+def _counting(thresholds: F32) -> Callable[[F32], npt.NDArray[np.int64]]:
     """Step functions that count thresholds ``<= x``, row by row."""
 
     def codes(x: F32) -> npt.NDArray[np.int64]:
-        return (x[:, :, None] >= thresholds[:, None, :]).sum(axis=2)
+        count: npt.NDArray[np.int64] = (x[:, :, None] >= thresholds[:, None, :]).sum(axis=2)
+        return count
 
     return codes
 

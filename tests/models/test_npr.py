@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+
 from qmdd.models.npr import crop_to_even, npr, pixels
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from qmdd.models.packing import (
     pack_index,
     pack_plane,
@@ -21,9 +22,7 @@ WIDTHS = (1, 2, 3, 4, 8)
 @given(st.data(), st.sampled_from(WIDTHS))
 def test_round_trip(data: st.DataObject, bits: int) -> None:
     """Every list of indices comes back, whether or not it fills its last byte."""
-    index = np.array(
-        data.draw(st.lists(st.integers(0, 2**bits - 1), max_size=40)), dtype=np.uint8
-    )
+    index = np.array(data.draw(st.lists(st.integers(0, 2**bits - 1), max_size=40)), dtype=np.uint8)
     packed = pack_index(index, bits)
     assert packed.dtype == np.uint8
     assert packed.size == packed_bytes(index.size, bits)

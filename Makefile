@@ -1,0 +1,54 @@
+# qmdd: everything that a fresh clone needs, with Python >= 3.10 and make.
+#
+# The environment is made once, in .venv, from the versions that were tested (constraints.txt), and
+# again when these or pyproject.toml change. qmdd itself is installed editable: new files are seen
+# at once. On Linux, pip's default torch brings CUDA libraries along; to get the smaller CPU build,
+# set PIP_EXTRA_INDEX_URL to PyTorch's index of CPU builds, or PIP_FIND_LINKS to a folder with it.
+
+PYTHON ?= python3
+VENV ?= .venv
+OUT ?= out/resnet23-w2a2-onnx
+PYTEST_ARGS ?=
+
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+LINKS := build/mypy/qmdd
+ROOMS := models calibration exporter runtime cli
+PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help env export test lint clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+env: $(STAMP) ## make the environment in .venv
+
+export: $(STAMP) ## export the built-in checkpoint and prove the result exact
+	$(BIN)/qmdd export --bits 2 --force --output $(OUT)
+
+test: $(STAMP) ## run the tests (PYTEST_ARGS="-k word" for some of them)
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+lint: $(STAMP) ## check style, types and the Dockerfile
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	@mkdir -p $(LINKS)
+	@for room in $(ROOMS); do ln -sfn ../../../$$room $(LINKS)/$$room; done
+	$(BIN)/mypy
+	@if [ -x $(BIN)/hadolint ]; then echo $(BIN)/hadolint Dockerfile && $(BIN)/hadolint Dockerfile; \
+	else echo "hadolint: no build of it for this machine; Dockerfile not checked"; fi
+
+clean: ## remove all that make made (not runs/, where training leaves its results)
+	rm -rf $(VENV) build dist out *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find $(ROOMS) tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(STAMP): constraints.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
+	{ echo "qmdd needs Python 3.10 or newer; name one: make PYTHON=python3.11" >&2; exit 1; }
+	@echo "making the environment in $(VENV) (a few minutes)"
+	@$(PYTHON) -m venv $(VENV)
+	@$(PIP) pip setuptools
+	@$(PIP) --no-build-isolation --editable '.[dev]'
+	@touch $@

@@ -1,0 +1,186 @@
+"""``qmdd export``: a checkpoint to a bundle, with proof."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from .errors import CommandError, on_interrupt
+from .options import (
+    DEFAULT_ARCH,
+    DEFAULT_BITS,
+    FILE,
+    arch_option,
+    bits_option,
+    debug_option,
+    image_files,
+    images_option,
+    json_option,
+)
+from .output import (
+    missed_parity,
+    print_json,
+    print_line,
+    print_parity,
+    progress,
+    stdout_for_results,
+)
+
+if TYPE_CHECKING:
+    from ..exporter.export import ExportResult
+    from ..models.checkpoint import Checkpoint
+
+
+@click.command("export")
+@click.option(
+    "--checkpoint",
+    type=FILE,
+    metavar="FILE",
+    help="Checkpoint made by qmdd train or freeze; default: the built-in one.",
+)
+@bits_option(f"the checkpoint's, else {DEFAULT_BITS}")
+@arch_option(f"the checkpoint's, else {DEFAULT_ARCH}")
+@click.option("--target", default="onnx", show_default=True, help="What to lower the model for.")
+@images_option
+@click.option(
+    "--weights",
+    type=click.Choice(["int2", "int4", "int8"]),
+    help="How weights are stored; default: at their own width.",
+)
+@click.option(
+    "--opset",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="ONNX opset to write; default: the lowest that holds the weights.",
+)
+@click.option(
+    "--verify/--no-verify",
+    default=True,
+    show_default=True,
+    help="Compare the result with its source, code by code.",
+)
+@click.option("--force", is_flag=True, help="Replace a bundle that exists.")
+@click.option("--explain", is_flag=True, help="Print which passes applied, and why others did not.")
+@json_option
+@click.option(
+    "-o",
+    "--output",
+    type=FILE,
+    metavar="DIR",
+    help="Bundle folder to write; default: ARCH-wBITSaBITS-TARGET here.",
+)
+@debug_option
+def command(
+    checkpoint: Path | None,
+    bits: int | None,
+    arch: str | None,
+    target: str,
+    images: tuple[Path, ...],
+    weights: str | None,
+    opset: int | None,
+    verify: bool,
+    force: bool,
+    explain: bool,
+    as_json: bool,
+    output: Path | None,
+) -> None:
+    """Turn a checkpoint into a bundle that any ONNX runtime can run, and prove it exact.
+
+    Every activation code of the exported model is compared with the PyTorch source on the images
+    given, with the runtime's optimiser off and on. If one differs, the exit code is 1.
+
+    \b
+    qmdd export --bits 2
+    qmdd export --checkpoint runs/mine/frozen.safetensors --images photos/ -o bundle
+    """
+    from ..exporter.errors import ExportError
+    from ..exporter.targets import find_target
+
+    try:
+        find_target(target)
+    except ExportError as error:
+        raise click.BadParameter(str(error), param_hint="'--target'") from error
+    files = image_files(images)
+
+    from ..exporter.export import export_bundle
+
+    source = _source(checkpoint, arch, bits)
+    config = source.config
+    place = output or Path(f"{config.arch}-w{config.bits}a{config.bits}-{target}")
+    on_interrupt(lambda: f"nothing was written: {place} is as it was")
+    with stdout_for_results(), progress() as report:
+        result = export_bundle(
+            source.path,
+            place,
+            target=target,
+            images=files,
+            weights=weights,
+            opset=opset,
+            verify=verify,
+            force=force,
+            report=report,
+        )
+    on_interrupt(lambda: f"{place} is complete")
+    if as_json:
+        print_json(result.to_dict())
+    else:
+        _print_result(result, explain)
+    if not result.passed:
+        raise CommandError(
+            f"{place}: parity missed ({missed_parity(result.to_dict()['parity'])}); "
+            "do not ship this bundle"
+        )
+
+
+def _source(checkpoint: Path | None, arch: str | None, bits: int | None) -> Checkpoint:
+    """The checkpoint to export; :class:`CommandError` if it is not what the options ask for."""
+    from ..models.checkpoint import Checkpoint
+
+    if checkpoint is None:
+        return Checkpoint(_builtin(arch or DEFAULT_ARCH, bits or DEFAULT_BITS))
+    found = Checkpoint(checkpoint)
+    for option, asked, held in (
+        ("--arch", arch, found.config.arch),
+        ("--bits", bits, found.config.bits),
+    ):
+        if asked is not None and asked != held:
+            raise CommandError(
+                f"{checkpoint}: {option} {asked} does not fit this checkpoint, which has {held}; "
+                f"leave {option} out, or name another checkpoint"
+            )
+    return found
+
+
+def _builtin(arch: str, bits: int) -> Path:
+    from ..models.zoo import builtin_checkpoint, builtin_checkpoints
+
+    found = builtin_checkpoint(arch, bits)
+    if found is None:
+        names = ", ".join(path.stem for path in builtin_checkpoints()) or "none"
+        raise CommandError(
+            f"no built-in checkpoint of {arch} at {bits} bits (built in: {names}); "
+            "name your own with --checkpoint"
+        )
+    return found
+
+
+def _print_result(result: ExportResult, explain: bool) -> None:
+    data = result.to_dict()
+    full, small = data["size"]["fp32_bytes"], data["model_bytes"]
+    ratio = f"{full / small:.1f} times smaller"
+    print_line(f"{data['arch']}, {data['bits']} bits, target {data['target']}")
+    print_line(f"{full:,} bytes in full precision -> model.onnx {small:,} bytes, {ratio}")
+    print_line(f"exported in {data['seconds']:.1f} s")
+    print_line("")
+    if explain:
+        for line in data["explain"]:
+            print_line(f"  {line}")
+        print_line("")
+    if data["parity"]:
+        print_parity(data["parity"])
+        print_line("")
+    else:
+        print_line("not verified: run qmdd verify before you ship it")
+    print_line(f"bundle: {data['bundle']}")

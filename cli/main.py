@@ -1,0 +1,118 @@
+"""``qmdd``: the group of commands.
+
+A command's module is imported when the command is invoked, and a library when it is needed, so
+that ``qmdd --help`` stays fast and works with none of the extras installed.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import signal
+import sys
+from types import FrameType
+from typing import Any
+
+import click
+
+from .errors import EXTRAS, State, Terminated, explain, finish_stdout
+from .options import debug_option
+
+#: One line of help for each command, in the order in which they are listed.
+SUMMARIES = {
+    "export": "Turn a checkpoint into a bundle, proven exact.",
+    "verify": "Compare a bundle with its source, code by code.",
+    "detect": "Score images with a bundle: real or fake.",
+    "train": "Train a low-bit detector on an image folder.",
+    "freeze": "Turn a trained checkpoint into integer codes.",
+}
+
+
+class CommandLine(click.Group):
+    """A group that imports its commands late and explains every failure in one line."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(SUMMARIES)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in SUMMARIES:
+            return None
+        state = ctx.find_root().obj
+        if isinstance(state, State):
+            state.extra = EXTRAS[cmd_name]
+        found = importlib.import_module(f".{cmd_name}", __package__).command
+        return found if isinstance(found, click.Command) else None
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        near = difflib.get_close_matches(args[0], SUMMARIES, n=1) if args else []
+        if near and args[0] not in SUMMARIES:
+            ctx.fail(f"No such command {args[0]!r}; did you mean {near[0]!r}?")
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(SUMMARIES.items()))
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        """Run, say what went wrong if anything did, and exit; the codes are in :mod:`.errors`."""
+        state = State()
+        kwargs.update(standalone_mode=False, obj=state)
+        code: object
+        try:
+            code = super().main(*args, **kwargs)
+            finish_stdout()
+        except BaseException as error:  # noqa: BLE001 - the one place where all errors end
+            code = explain(error, state)
+        sys.exit(code if isinstance(code, int) else 0)
+
+
+def _print_version(ctx: click.Context, _param: click.Parameter, asked: bool) -> None:
+    if not asked:
+        return
+    from importlib import metadata
+
+    try:
+        version = metadata.version("qmdd")
+    except metadata.PackageNotFoundError:  # run from a source tree
+        version = "(not installed)"
+    click.echo(f"qmdd {version}")
+    ctx.exit()
+
+
+@click.group(
+    "qmdd",
+    cls=CommandLine,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+@click.option(
+    "--version",
+    is_flag=True,
+    expose_value=False,
+    is_eager=True,
+    callback=_print_version,
+    help="Print the version and exit.",
+)
+@debug_option
+def cli() -> None:
+    """Take a low-bit deepfake detector from a PyTorch checkpoint to a verified bundle.
+
+    Exit codes: 0 success; 1 failure, or a result that misses its bar; 2 wrong usage; 130
+    interrupted.
+    """
+
+
+def _terminate(_number: int, _frame: FrameType | None) -> None:
+    raise Terminated
+
+
+def main() -> None:
+    """Entry point of the script ``qmdd``."""
+    # SIGTERM (a container that is stopped) unwinds like Ctrl-C, so that nothing half-written stays.
+    signal.signal(signal.SIGTERM, _terminate)
+    cli.main(prog_name="qmdd")
+
+
+if __name__ == "__main__":
+    main()

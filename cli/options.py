@@ -1,0 +1,113 @@
+"""Options that several commands share, and what they mean."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from .errors import State
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+#: The same names and widths as :mod:`qmdd.models.config`, which is not imported here because it
+#: imports torch; a test holds the two together.
+ARCHITECTURES = ("resnet23", "resnet34", "resnet50")
+WIDTHS = ("2", "3", "4", "8", "32")
+DEFAULT_ARCH, DEFAULT_BITS = "resnet23", 2
+
+FILE = click.Path(path_type=Path)
+
+
+def _set_debug(ctx: click.Context, _param: click.Parameter, asked: bool) -> None:
+    state = ctx.find_root().obj
+    if asked and isinstance(state, State):
+        state.debug = True
+
+
+def _number(_ctx: click.Context, _param: click.Parameter, text: str | None) -> int | None:
+    return None if text is None else int(text)
+
+
+def debug_option(command: F) -> F:
+    """``--debug``, before or after the command's name."""
+    return click.option(
+        "--debug",
+        is_flag=True,
+        expose_value=False,
+        is_eager=True,
+        callback=_set_debug,
+        help="Show the traceback of a failure.",
+    )(command)
+
+
+def json_option(command: F) -> F:
+    """``--json``: the result on stdout for programs."""
+    return click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")(
+        command
+    )
+
+
+def threads_option(command: F) -> F:
+    """``--threads N``."""
+    return click.option(
+        "--threads",
+        type=click.IntRange(min=1),
+        metavar="N",
+        help="Threads to compute with; default: one a core.",
+    )(command)
+
+
+def images_option(command: F) -> F:
+    """``--images PATH``, repeatable."""
+    return click.option(
+        "--images",
+        multiple=True,
+        type=FILE,
+        metavar="PATH",
+        help="Image or folder to compare on; repeatable. Default: the sample images.",
+    )(command)
+
+
+def arch_option(default: str = DEFAULT_ARCH) -> Callable[[F], F]:
+    """``--arch NAME``; ``default`` says in words what it is if it is left out."""
+    return click.option(
+        "--arch", type=click.Choice(ARCHITECTURES), help=f"Backbone; default: {default}."
+    )
+
+
+def bits_option(default: str = str(DEFAULT_BITS)) -> Callable[[F], F]:
+    """``--bits N``; ``default`` says in words what it is if it is left out."""
+    return click.option(
+        "--bits",
+        type=click.Choice(WIDTHS),
+        callback=_number,
+        help=f"Width of weights and activations, 32: full precision; default: {default}.",
+    )
+
+
+def image_files(given: Sequence[Path]) -> list[Path]:
+    """The files that ``given`` names: each file itself, each folder's images in order.
+
+    Raises:
+        click.UsageError: paths were given, and there is no image in them.
+    """
+    from ..runtime.images import SUFFIXES, find_images
+
+    found = list(find_images(given))
+    if given and not found:
+        where = ", ".join(str(path) for path in given)
+        raise click.UsageError(
+            f"no image found in {where} (looked for {' '.join(sorted(SUFFIXES))})"
+        )
+    return found
+
+
+def use_threads(threads: int | None) -> None:
+    """Let torch compute with ``threads`` threads; ``None`` leaves its default."""
+    if threads is not None:
+        import torch
+
+        torch.set_num_threads(threads)

@@ -1,0 +1,254 @@
+"""``qmdd train``: an image folder to a low-bit detector."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from .errors import CommandError, on_interrupt
+from .options import (
+    DEFAULT_ARCH,
+    DEFAULT_BITS,
+    FILE,
+    arch_option,
+    bits_option,
+    debug_option,
+    json_option,
+    threads_option,
+    use_threads,
+)
+from .output import Report, print_json, print_line, print_table, progress, stdout_for_results
+
+if TYPE_CHECKING:
+    from ..calibration.folder import Sample
+    from ..calibration.recipe import Recipe
+    from ..models import Detector
+
+LATENT, FROZEN, RECIPE = "latent.safetensors", "frozen.safetensors", "recipe.json"
+
+
+def _recipes() -> dict[str, Path]:
+    """The recipes that travel with the project, by name; found without importing torch."""
+    folder = Path(__file__).resolve().parent.parent / "calibration" / "recipes"
+    return {path.stem: path for path in sorted(folder.glob("*.toml"))}
+
+
+class _Train(click.Command):
+    """Lists the built-in recipes below its help."""
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Built-in recipes"):
+            formatter.write_text(", ".join(_recipes()) or "none")
+
+
+@click.command("train", cls=_Train)
+@click.option(
+    "--data",
+    required=True,
+    type=FILE,
+    metavar="DIR",
+    help="Image folder: GENERATOR/0_real/*, GENERATOR/1_fake/*.",
+)
+@arch_option()
+@bits_option()
+@click.option(
+    "--recipe",
+    metavar="NAME|FILE",
+    help="A built-in recipe or a TOML file, in place of --arch and --bits.",
+)
+@click.option(
+    "--init", type=FILE, metavar="FILE", help="Latent checkpoint whose weights to start from."
+)
+@click.option(
+    "--out", type=FILE, metavar="DIR", help="Folder of the run; default: runs/ARCH-wBITSaBITS."
+)
+@click.option("--seed", type=click.IntRange(min=0), metavar="N", help="In place of the recipe's.")
+@click.option(
+    "--epochs",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Epochs of each stage, in place of the recipe's.",
+)
+@click.option(
+    "--device",
+    type=click.Choice(["cpu", "cuda"]),
+    default="cpu",
+    show_default=True,
+    help="Where to train.",
+)
+@threads_option
+@click.option(
+    "--save-every",
+    type=click.IntRange(min=1),
+    default=200,
+    show_default=True,
+    metavar="N",
+    help="Steps between two saved states.",
+)
+@click.option(
+    "--eval",
+    "eval_data",
+    type=FILE,
+    metavar="DIR",
+    help="Image folder of the same layout to measure the result on.",
+)
+@json_option
+@debug_option
+def command(
+    data: Path,
+    arch: str | None,
+    bits: int | None,
+    recipe: str | None,
+    init: Path | None,
+    out: Path | None,
+    seed: int | None,
+    epochs: int | None,
+    device: str,
+    threads: int | None,
+    save_every: int,
+    eval_data: Path | None,
+    as_json: bool,
+) -> None:
+    """Train a detector and freeze it.
+
+    Writes latent.safetensors (to train on), frozen.safetensors (to export) and recipe.json to the
+    folder of the run. A run that was interrupted goes on where its last state was saved when the
+    same command is given again, and ends with the same weights as an unbroken one.
+
+    \b
+    qmdd train --data images/train --bits 2
+    qmdd train --data images/train --recipe my-recipe.toml --out runs/mine --eval images/val
+    """
+    if recipe is not None and (arch is not None or bits is not None):
+        raise click.UsageError("--recipe says what to train; leave --arch and --bits out")
+
+    from ..calibration.folder import scan
+    from ..calibration.train import Trainer, latent_from
+
+    plan = _plan(recipe, arch or DEFAULT_ARCH, bits or DEFAULT_BITS, seed, epochs)
+    _check_device(device)
+    use_threads(threads)
+    # Looked at before the hours of training, not after them.
+    held_out = scan(eval_data) if eval_data is not None else []
+    width = plan.stages[-1].bits
+    folder = out or Path("runs") / f"{plan.arch}-w{width}a{width}"
+    started = time.perf_counter()
+    with stdout_for_results(), progress() as report:
+        trainer = Trainer(
+            plan,
+            data,
+            folder,
+            init=latent_from(init) if init is not None else None,
+            save_every=save_every,
+            report=lambda p: report(
+                f"stage {p.stage} of {p.stages}, loss {p.loss:.4f}", p.step, p.steps
+            ),
+            device=device,
+        )
+        on_interrupt(lambda: _kept(folder))
+        detector = trainer.run()
+        files = _save(detector, plan, folder)
+        on_interrupt(lambda: f"the trained checkpoints are in {folder}")
+        metrics = _measure(detector, held_out, report) if held_out else {}
+    result = {
+        "out": str(folder),
+        "arch": plan.arch,
+        "bits": width,
+        "seconds": time.perf_counter() - started,
+        "files": {name: (folder / name).stat().st_size for name in files},
+        "metrics": metrics,
+    }
+    if as_json:
+        print_json(result)
+    else:
+        _print_result(result)
+
+
+def _plan(recipe: str | None, arch: str, bits: int, seed: int | None, epochs: int | None) -> Recipe:
+    """The recipe that the options ask for."""
+    from ..calibration.recipe import default_recipe
+
+    plan = default_recipe(bits, arch) if recipe is None else _named_recipe(recipe)
+    if seed is not None:
+        plan = dataclasses.replace(plan, seed=seed)
+    if epochs is not None:
+        stages = tuple(dataclasses.replace(stage, epochs=epochs) for stage in plan.stages)
+        plan = dataclasses.replace(plan, stages=stages)
+    return plan
+
+
+def _named_recipe(name: str) -> Recipe:
+    from ..calibration.recipe import load_recipe
+
+    builtin = _recipes()
+    if name in builtin:
+        return load_recipe(builtin[name])
+    if not Path(name).exists():
+        raise CommandError(
+            f"no recipe {name!r}: neither a file nor built in ({', '.join(builtin) or 'none'})"
+        )
+    return load_recipe(name)
+
+
+def _check_device(device: str) -> None:
+    if device == "cuda":
+        import torch
+
+        if not torch.cuda.is_available():
+            raise CommandError("torch finds no CUDA device here; train with --device cpu")
+
+
+def _kept(folder: Path) -> str:
+    from ..calibration.train import STATE
+
+    if (folder / STATE).exists():
+        return f"the last saved state is in {folder}: the same command goes on from there"
+    return "no state had been saved yet: the same command starts anew (see --save-every)"
+
+
+def _save(detector: Detector, plan: Recipe, folder: Path) -> list[str]:
+    """Write the checkpoints and the recipe; the names of the files."""
+    from ..calibration.train import save_detector
+    from ..models.checkpoint import freeze
+    from ..runtime.files import write_atomically
+
+    text = json.dumps(plan.to_dict(), sort_keys=True)
+    notes = {"recipe": text}
+    written = [LATENT, RECIPE]
+    save_detector(detector, folder / LATENT, notes)
+    write_atomically(folder / RECIPE, f"{text}\n".encode())
+    if detector.config.quantized:
+        save_detector(freeze(detector), folder / FROZEN, notes)
+        written.insert(1, FROZEN)
+    return written
+
+
+def _measure(
+    detector: Detector, samples: list[Sample], report: Report
+) -> dict[str, dict[str, float]]:
+    """Accuracy and average precision by generator, and their mean."""
+    from ..calibration.evaluate import by_generator, scores_of
+
+    scores = scores_of(
+        detector, samples, report=lambda done: report("measuring", done, len(samples))
+    )
+    return {name: found._asdict() for name, found in by_generator(samples, scores).items()}
+
+
+def _print_result(result: dict[str, Any]) -> None:
+    print_line(f"{result['arch']}, {result['bits']} bits, trained in {result['seconds']:.0f} s")
+    for name, size in result["files"].items():
+        print_line(f"  {result['out']}/{name}  {size:,} bytes")
+    metrics = result["metrics"]
+    if metrics:
+        rows = [(n, m["images"], f"{m['acc']:.4f}", f"{m['ap']:.4f}") for n, m in metrics.items()]
+        mean = [sum(m[key] for m in metrics.values()) / len(metrics) for key in ("acc", "ap")]
+        total = sum(m["images"] for m in metrics.values())
+        rows.append(("mean", total, *(f"{value:.4f}" for value in mean)))
+        print_line("")
+        print_table(("generator", "images", "Acc", "AP"), rows)

@@ -1,0 +1,95 @@
+"""``qmdd verify``: does a bundle still compute what its source computes?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from .errors import CommandError
+from .options import (
+    FILE,
+    debug_option,
+    image_files,
+    images_option,
+    json_option,
+    threads_option,
+    use_threads,
+)
+from .output import (
+    missed_parity,
+    print_json,
+    print_line,
+    print_parity,
+    progress,
+    stdout_for_results,
+)
+
+TIERS = ("strict", "deployed")
+
+
+@click.command("verify")
+@click.argument("bundle", type=FILE)
+@click.option(
+    "--checkpoint",
+    type=FILE,
+    metavar="FILE",
+    help="The source; default: the built-in checkpoint with the hash that the bundle names.",
+)
+@images_option
+@click.option(
+    "--tier",
+    type=click.Choice([*TIERS, "both"]),
+    default="both",
+    show_default=True,
+    help="strict: the runtime's optimiser off; deployed: as shipped.",
+)
+@click.option("--layers", is_flag=True, help="Print every quantised layer.")
+@threads_option
+@json_option
+@debug_option
+def command(
+    bundle: Path,
+    checkpoint: Path | None,
+    images: tuple[Path, ...],
+    tier: str,
+    layers: bool,
+    threads: int | None,
+    as_json: bool,
+) -> None:
+    """Compare BUNDLE with the PyTorch checkpoint it was exported from.
+
+    Integer codes at every quantizer, logits and verdicts are compared on the images given. If a
+    code or a verdict differs, or a logit by more than 1e-5, the exit code is 1.
+
+    \b
+    qmdd verify bundle
+    qmdd verify bundle --checkpoint runs/mine/frozen.safetensors --images photos/
+    """
+    files = image_files(images)
+
+    from ..exporter.parity import verify_bundle
+
+    use_threads(threads)
+    with stdout_for_results(), progress() as report:
+        result = verify_bundle(
+            bundle,
+            checkpoint=checkpoint,
+            images=files,
+            tiers=TIERS if tier == "both" else (tier,),
+            threads=threads,
+            report=report,
+        )
+    data = result.to_dict()
+    if as_json:
+        print_json(data)
+    else:
+        print_line(f"{data['arch']}, {data['bits']} bits, target {data['target']}")
+        print_line("")
+        print_parity(data["parity"], layers=layers)
+        print_line("")
+        print_line(f"verified in {data['seconds']:.1f} s: {data['bundle']}")
+    if not result.passed:
+        raise CommandError(
+            f"{bundle}: parity missed ({missed_parity(data['parity'])}); do not ship this bundle"
+        )

@@ -1,0 +1,307 @@
+"""Files and folders that appear whole or not at all."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import stat
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from qmdd.runtime.files import folder_in_place, sha256_of, write_atomically
+
+NOT_ROOT = pytest.mark.skipif(
+    not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write anywhere"
+)
+
+
+def _full(*_: object) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def _tree(folder: Path) -> dict[str, bytes | None]:
+    """Every name below ``folder``, hidden ones too, with its content."""
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes() if path.is_file() else None
+        for path in folder.rglob("*")
+    }
+
+
+def _build(
+    target: Path,
+    then: Callable[[Path], object] = lambda work: None,
+    *,
+    replace: bool = False,
+    marker: str | None = None,
+) -> None:
+    """Make a folder with one file in place of ``target``; ``then`` runs last in the block."""
+    with folder_in_place(target, replace=replace, marker=marker) as work:
+        (work / "new").write_bytes(b"new")
+        then(work)
+
+
+def _raise(error: BaseException | type[BaseException]) -> Callable[[Path], object]:
+    def then(_: Path) -> None:
+        raise error
+
+    return then
+
+
+@pytest.fixture
+def old(tmp_path: Path) -> Path:
+    """A folder ``out`` with one file in it."""
+    target = tmp_path / "out"
+    target.mkdir()
+    (target / "old").write_bytes(b"old")
+    return target
+
+
+OLD = {"out": None, "out/old": b"old"}
+NEW = {"out": None, "out/new": b"new"}
+
+
+@pytest.mark.parametrize("size", [0, 1, (1 << 20) - 1, 1 << 20, (1 << 20) + 1])
+def test_sha256_is_that_of_the_whole_file(tmp_path: Path, size: int) -> None:
+    data = bytes(range(256)) * (size // 256 + 1)
+    (tmp_path / "file").write_bytes(data[:size])
+    assert sha256_of(tmp_path / "file") == hashlib.sha256(data[:size]).hexdigest()
+
+
+def test_written_file_has_the_content_and_the_users_permissions(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"old")
+    mask = os.umask(0o027)
+    try:
+        write_atomically(path, b"new")
+    finally:
+        os.umask(mask)
+    assert _tree(tmp_path) == {"file": b"new"}
+    assert stat.S_IMODE(path.stat().st_mode) == 0o640
+
+
+@pytest.mark.parametrize("call", ["fsync", "replace"])
+def test_full_disk_keeps_the_old_file_and_leaves_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"old")
+    monkeypatch.setattr(os, call, _full)
+    with pytest.raises(OSError, match="No space left"):
+        write_atomically(path, b"new")
+    assert _tree(tmp_path) == {"file": b"old"}
+
+
+def test_writing_over_a_folder_or_into_none_leaves_nothing(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    for target in (tmp_path / "folder", tmp_path / "absent" / "file"):
+        with pytest.raises(OSError, match="directory"):
+            write_atomically(target, b"new")
+    assert _tree(tmp_path) == {"folder": None}
+
+
+def test_a_name_of_the_longest_length_can_be_written(tmp_path: Path) -> None:
+    name = "x" * 255
+    write_atomically(tmp_path / name, b"new")
+    assert _tree(tmp_path) == {name: b"new"}
+
+
+def test_folder_appears_when_the_block_ends(tmp_path: Path) -> None:
+    target = tmp_path / "a" / "b" / "out"
+    with folder_in_place(target) as work:
+        (work / "sub").mkdir()
+        (work / "sub" / "file").write_bytes(b"1")
+        assert not target.exists()
+        assert work.parent == target.parent
+    assert _tree(target) == {"sub": None, "sub/file": b"1"}
+    assert os.listdir(target.parent) == ["out"]
+
+
+def test_folder_has_the_users_permissions(tmp_path: Path) -> None:
+    mask = os.umask(0o027)
+    try:
+        with folder_in_place(tmp_path / "out"):
+            pass
+    finally:
+        os.umask(mask)
+    assert stat.S_IMODE((tmp_path / "out").stat().st_mode) == 0o750
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit, ValueError, MemoryError])
+def test_interruption_leaves_nothing_not_even_parents(
+    tmp_path: Path, error: type[BaseException]
+) -> None:
+    with pytest.raises(error):
+        _build(tmp_path / "a" / "b" / "out", _raise(error))
+    assert _tree(tmp_path) == {}
+
+
+def test_interruption_keeps_parents_that_others_use_by_now(tmp_path: Path) -> None:
+    def then(_: Path) -> None:
+        (tmp_path / "a" / "other").write_bytes(b"theirs")
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        _build(tmp_path / "a" / "b" / "out", then)
+    assert _tree(tmp_path) == {"a": None, "a/other": b"theirs"}
+
+
+def test_existing_folder_is_refused_unless_replaced(tmp_path: Path, old: Path) -> None:
+    with pytest.raises(FileExistsError, match="out exists"):
+        _build(old)
+    assert _tree(tmp_path) == OLD
+    _build(old, lambda _: _tree(old) == {"old": b"old"} or pytest.fail("gone"), replace=True)
+    assert _tree(tmp_path) == NEW
+
+
+def test_interruption_keeps_the_folder_that_was_to_be_replaced(tmp_path: Path, old: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        _build(old, _raise(KeyboardInterrupt), replace=True)
+    assert _tree(tmp_path) == OLD
+
+
+@pytest.mark.parametrize("failing", [1, 2])
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), OSError(errno.EIO, "I/O error")])
+def test_failure_while_swapping_restores_the_old_folder(
+    tmp_path: Path, old: Path, monkeypatch: pytest.MonkeyPatch, failing: int, error: BaseException
+) -> None:
+    """Rename 1 moves the old folder aside, rename 2 the new one into place."""
+    real, calls = os.replace, []
+
+    def replace(source: Path, destination: Path) -> None:
+        calls.append(source)
+        if len(calls) == failing:
+            raise error
+        real(source, destination)
+
+    monkeypatch.setattr(os, "replace", replace)
+    with pytest.raises(type(error)):
+        _build(old, replace=True)
+    assert _tree(tmp_path) == OLD
+
+
+@pytest.mark.parametrize("done", [1, 2])
+def test_interruption_just_after_a_rename_leaves_one_whole_folder(
+    tmp_path: Path, old: Path, monkeypatch: pytest.MonkeyPatch, done: int
+) -> None:
+    real, calls = os.replace, []
+
+    def replace(source: Path, destination: Path) -> None:
+        real(source, destination)
+        calls.append(source)
+        if len(calls) == done:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "replace", replace)
+    with pytest.raises(KeyboardInterrupt):
+        _build(old, replace=True)
+    assert _tree(tmp_path) == (OLD if done == 1 else NEW)
+
+
+@pytest.mark.parametrize("replace", [False, True])
+def test_a_file_is_never_replaced_by_a_folder(tmp_path: Path, replace: bool) -> None:
+    (tmp_path / "out").write_bytes(b"precious")
+    with pytest.raises(FileExistsError, match="not a folder"):
+        _build(tmp_path / "out", replace=replace)
+    assert _tree(tmp_path) == {"out": b"precious"}
+
+
+@pytest.mark.parametrize("dangling", [False, True])
+def test_a_link_is_never_replaced(tmp_path: Path, dangling: bool) -> None:
+    if not dangling:
+        (tmp_path / "real").mkdir()
+    (tmp_path / "out").symlink_to(tmp_path / "real")
+    with pytest.raises(FileExistsError, match="not a folder"):
+        _build(tmp_path / "out", replace=True)
+    assert (tmp_path / "out").is_symlink()
+
+
+def test_a_folder_without_the_marker_is_not_replaced(tmp_path: Path, old: Path) -> None:
+    """A mistyped output must not cost the user a folder of photos."""
+    with pytest.raises(FileExistsError, match=r"other files .there is no manifest\.json"):
+        _build(old, replace=True, marker="manifest.json")
+    assert _tree(tmp_path) == OLD
+
+
+@pytest.mark.parametrize("holding", [[], ["manifest.json"], ["manifest.json", "other"]])
+def test_a_folder_with_the_marker_or_without_anything_is_replaced(
+    tmp_path: Path, holding: list[str]
+) -> None:
+    target = tmp_path / "out"
+    target.mkdir()
+    for name in holding:
+        (target / name).write_bytes(b"")
+    _build(target, replace=True, marker="manifest.json")
+    assert _tree(tmp_path) == NEW
+
+
+@pytest.mark.parametrize("replace", [False, True])
+def test_a_folder_that_appears_meanwhile_is_not_lost(tmp_path: Path, replace: bool) -> None:
+    target = tmp_path / "out"
+
+    def then(_: Path) -> None:
+        target.mkdir()
+        (target / "old").write_bytes(b"old")
+
+    with pytest.raises(FileExistsError):
+        _build(target, then, replace=replace, marker="manifest.json")
+    assert _tree(tmp_path) == OLD
+
+
+@pytest.mark.parametrize("below", ["file/out", "file/deeper/out"])
+def test_a_file_among_the_parents_is_named(tmp_path: Path, below: str) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(NotADirectoryError, match="is a file"):
+        _build(tmp_path / below)
+    assert _tree(tmp_path) == {"file": b""}
+
+
+@NOT_ROOT
+def test_a_parent_that_may_not_be_written_leaves_nothing(tmp_path: Path) -> None:
+    locked = tmp_path / "locked"
+    locked.mkdir(mode=0o555)
+    with pytest.raises(PermissionError):
+        _build(locked / "deep" / "out")
+    assert _tree(tmp_path) == {"locked": None}
+
+
+def test_a_parent_that_cannot_be_written_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same for root, whom permissions do not stop: a read-only file system."""
+    real = Path.mkdir
+
+    def mkdir(path: Path, mode: int = 0o777, parents: bool = False, exist_ok: bool = False) -> None:
+        if path.name.startswith(".out"):
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
+        real(path, mode, parents, exist_ok)
+
+    monkeypatch.setattr(Path, "mkdir", mkdir)
+    with pytest.raises(OSError, match="Read-only"):
+        _build(tmp_path / "deep" / "out")
+    assert _tree(tmp_path) == {}
+
+
+@pytest.mark.parametrize("call", ["fsync", "replace"])
+def test_full_disk_leaves_no_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    with pytest.raises(OSError, match="No space left"):
+        _build(tmp_path / "out", lambda _: monkeypatch.setattr(os, call, _full))
+    assert _tree(tmp_path) == {}
+
+
+def test_full_disk_inside_the_block_leaves_no_folder(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="No space left"):
+        _build(tmp_path / "deep" / "out", _full)
+    assert _tree(tmp_path) == {}
+
+
+def test_relative_targets_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    _build(Path("out"))
+    with pytest.raises(FileExistsError):
+        _build(Path())
+    assert _tree(tmp_path) == NEW
