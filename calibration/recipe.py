@@ -116,7 +116,7 @@ def load_recipe(path: str | os.PathLike[str]) -> Recipe:
 
 def default_recipe(bits: int, arch: str = "resnet23") -> Recipe:
     """Full precision first, then quantised from its weights; what ``qmdd train`` does unasked."""
-    stages = [Stage(bits=32, epochs=40, lr=1e-3)]
+    stages = [Stage(bits=32, epochs=30, lr=1e-3)]
     if bits != 32:
-        stages.append(Stage(bits=bits, epochs=40, lr=5e-4))
+        stages.append(Stage(bits=bits, epochs=30, lr=1e-3))
     return Recipe(stages=tuple(stages), arch=arch)

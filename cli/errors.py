@@ -132,7 +132,9 @@ def _import_message(error: ImportError, extra: str) -> str:
     if library == _ROOT:
         return f"this installation lacks {error.name}; install qmdd again"
     if isinstance(error, ModuleNotFoundError):
-        return f"the library {library} is missing; install it: pip install 'qmdd[{extra}]'"
+        from ..runtime.errors import not_installed
+
+        return not_installed(library, extra)
     return (
         f"the library {library or '(unnamed)'} cannot be loaded: {error}; "
         f"install it again: pip install --force-reinstall 'qmdd[{extra}]'"

@@ -26,11 +26,13 @@ def invoke() -> Invoke:
 def process() -> Process:
     """The same as a process of its own; ``code`` runs before the command line is started."""
 
-    def run(*args: object, code: str = "", **options: object) -> subprocess.CompletedProcess[str]:
+    def run(
+        *args: object, code: str = "", stdout: int = subprocess.PIPE
+    ) -> subprocess.CompletedProcess[str]:
         script = f"{code}\nfrom qmdd.cli.main import main\nmain()"
         command = [sys.executable, "-c", script, *(str(arg) for arg in args)]
         return subprocess.run(
-            command, capture_output=True, text=True, timeout=50, check=False, **options
+            command, stdout=stdout, stderr=subprocess.PIPE, text=True, timeout=50, check=False
         )
 
     return run

@@ -36,7 +36,7 @@ def system(number: int, name: str | None = "place/file") -> OSError:
         (FileExistsError("b exists"), "b exists"),
         (MemoryError(), "not enough memory"),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory: 1 TB"), "not enough memory"),
-        (ModuleNotFoundError("No module", name="onnx"), "library onnx is missing"),
+        (ModuleNotFoundError("No module", name="onnx"), "onnx is not installed; run: "),
         (ModuleNotFoundError("No module", name="onnx.helper"), "pip install 'qmdd[export]'"),
         (ModuleNotFoundError("No module", name="qmdd.lost"), "lacks qmdd.lost; install qmdd again"),
         (ImportError("bad ELF header", name="torch"), "torch cannot be loaded: bad ELF header"),
@@ -98,9 +98,7 @@ def test_missing_library_names_the_extra_of_the_command(process, tmp_path, image
     code = "import sys\nsys.modules['torch'] = None"
     done = process("freeze", "x.safetensors", "-o", tmp_path / "y", code=code)
     assert done.returncode == 1
-    assert done.stderr == (
-        "qmdd: error: the library torch is missing; install it: pip install 'qmdd[train]'\n"
-    )
+    assert done.stderr == ("qmdd: error: torch is not installed; run: pip install 'qmdd[train]'\n")
     done = process("train", "--data", image_folder, code=code)
     assert "pip install 'qmdd[train]'" in done.stderr
     done = process("export", code=code)

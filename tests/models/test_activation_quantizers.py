@@ -179,6 +179,10 @@ def test_n2uq_compares_strictly(bits: int) -> None:
     after = np.nextafter(first, np.float32(1))
     assert _codes(quantizer, [first, after]).tolist() == [0, 1]
     assert quantizer.table()[0] == after
+    with torch.no_grad():
+        value = quantizer(torch.tensor([first, after]))
+    assert value[0] == 0.0
+    assert value[1] == quantizer.step
 
 
 def test_lsq_and_minmax_round_half_to_even() -> None:
