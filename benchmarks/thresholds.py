@@ -116,7 +116,7 @@ def wrong_on_all_floats(layer: CQB) -> tuple[int, int]:
 
 
 def main() -> None:
-    """Run both parts and record them."""
+    """Run the three parts and record them."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--checkpoint", type=Path, default=builtin_checkpoint("resnet23", 2))
     parser.add_argument("--radius", type=int, default=1 << 20)
@@ -132,8 +132,10 @@ def main() -> None:
         layer = layers[name]
         chosen = np.arange(len(table))[: arguments.channels]
         own = layer.act.quantizer.table()[None] if layer.act.quantizer is not None else table[:1]
-        wide, narrow = arguments.radius, arguments.radius >> 8
-        parts["quantizers"].append(wrong_in_windows(source_quantizer(layer), own, wide))
+        radius = arguments.radius
+        parts["quantizers"].append(wrong_in_windows(source_quantizer(layer), own, radius))
+        codes = source_chain(layer, chosen)
+        parts["folded"].append(wrong_in_windows(codes, table[chosen], radius))
         print(name, {part: rows[-1] for part, rows in parts.items()}, flush=True)
     name = next(iter(layers))
     compared, wrong = wrong_on_all_floats(layers[name])
