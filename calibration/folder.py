@@ -40,7 +40,7 @@ def scan(root: str | os.PathLike[str]) -> list[Sample]:
         parts = path.relative_to(base).parts
         for label, name in enumerate(CLASS_FOLDERS):
             if name in parts[:-1]:
-                generator = parts[0] if parts[0] != name else base.name
+                generator = parts[0] if parts[0] != name else base.resolve().name
                 samples.append(Sample(path, label, generator))
     if not samples:
         raise DataError(

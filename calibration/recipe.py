@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 import sys
 from pathlib import Path
@@ -17,6 +18,19 @@ else:
     import tomli as tomllib
 
 PRECISIONS = ("float32", "bfloat16")
+#: What a field's annotation takes, and how that is called.
+_TYPES: dict[str, tuple[tuple[type, ...], str]] = {
+    "int": ((int,), "a whole number"),
+    "float": ((int, float), "a number"),
+    "bool": ((bool,), "true or false"),
+}
+
+
+def _check_types(data: Stage | Recipe) -> None:
+    for field in dataclasses.fields(data):
+        value, known = getattr(data, field.name), _TYPES.get(str(field.type))
+        if known is not None and type(value) not in known[0]:
+            raise CalibrationError(f"recipe: {field.name}={value!r} must be {known[1]}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,6 +62,7 @@ class Stage:
     clip: float = 5.0
 
     def __post_init__(self) -> None:
+        _check_types(self)
         for name in ("epochs", "batch", "crop"):
             if getattr(self, name) < 1:
                 raise CalibrationError(f"recipe: {name} must be at least 1")
@@ -55,6 +70,10 @@ class Stage:
             raise CalibrationError("recipe: crop must be even and at least 32 pixels")
         if not 0 < self.lr < 1:
             raise CalibrationError("recipe: lr must lie between 0 and 1")
+        if not (0 <= self.weight_decay < 1 and self.warmup >= 0):
+            raise CalibrationError("recipe: weight_decay and warmup must not be negative")
+        if not 0 < self.clip < math.inf:
+            raise CalibrationError("recipe: clip must be above 0")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,6 +92,9 @@ class Recipe:
     statistics: int = 400
 
     def __post_init__(self) -> None:
+        _check_types(self)
+        if self.seed < 0 or self.statistics < 0:
+            raise CalibrationError("recipe: seed and statistics must not be negative")
         if not self.stages:
             raise CalibrationError("recipe: it needs at least one [[stage]]")
         if self.precision not in PRECISIONS:

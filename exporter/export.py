@@ -22,7 +22,7 @@ from .errors import ExportError
 from .lower import Lowered, check_model, check_quantised, node_counts, onnx_for_target
 from .parity import TierResult, batches, compare, source_outputs
 from .samples import sample_images
-from .targets import find_target
+from .targets import Target, find_target
 
 if TYPE_CHECKING:
     import onnx
@@ -93,9 +93,9 @@ def export_bundle(
     Args:
         target: a name of :data:`.targets.TARGETS`.
         images: parity images; by default the samples that travel with the project.
-        weights: storage of the weights (``int2``, ``int4``, ``int8``); by default each layer's own
-            width, or the narrowest that ``opset`` can hold.
-        opset: of the written model; by default the lowest that holds ``weights``.
+        weights: how weights are stored, ``int2``, ``int4`` or ``int8``; by default packed at each
+            layer's own width (``own``), which any opset can hold.
+        opset: of the written model; by default 21 (25 for ``int2``).
         verify: compare with the source in both tiers; the bundle is kept if it fails, its manifest
             says so, and :attr:`ExportResult.passed` is false.
         force: replace ``output`` if it is a bundle already.
@@ -106,14 +106,14 @@ def export_bundle(
         OSError: ``output`` cannot be written; nothing of it is left then.
     """
     lowered_for = find_target(target)
+    storage, version = _storage(lowered_for, weights, opset)
     _check_output(output, force)
     say = report or (lambda _what, _done, _total: None)
     started = time.perf_counter()
     say("loading", 0, _STAGES)
     source = Checkpoint(checkpoint)
     detector = source.detector()
-    storage, version = _storage(detector.config.bits, target, weights, opset)
-    lowered, model = _model(detector, lowered_for.name, storage, version, say)
+    lowered, model = _model(detector, lowered_for, storage, version, say)
     seconds = time.perf_counter() - started
 
     say("writing", 4, _STAGES)
@@ -155,25 +155,31 @@ def _check_output(output: Path, force: bool) -> None:
         raise ExportError(f"{error}{hint}") from error
 
 
-def _storage(bits: int, target: str, weights: str | None, opset: int | None) -> tuple[str, int]:
+def _storage(target: Target, weights: str | None, opset: int | None) -> tuple[str, int]:
     """Resolve the two options against each other: the only place where their defaults live."""
-    from .passes.pack_weights import MIN_OPSET, STORAGES, finest_storage, opset_for
+    from .passes.pack_weights import MIN_OPSET, STORAGES, opset_for
 
     if weights is not None and weights not in STORAGES:
         raise ExportError(f"no weight storage {weights!r}; there are {', '.join(STORAGES)}")
-    if target == "canonical":
-        return "own", opset or 21
-    if weights is None:
-        storage = "own" if opset is None else finest_storage(bits, opset)
-        return storage, opset_for(storage, bits) if opset is None else opset
-    needed = MIN_OPSET.get(int(weights.removeprefix("int")) if weights != "own" else 2, 13)
-    if opset is not None and weights != "own" and opset < needed:
-        raise ExportError(f"weights as {weights} need opset {needed}, not {opset}")
-    return weights, opset_for(weights, bits) if opset is None else opset
+    storage = weights or "own"
+    version = opset_for(storage) if opset is None else opset
+    low, high = target.opsets
+    if not low <= version <= high:
+        raise ExportError(
+            f"target {target.name} is written at opset {low} to {high}, not {version}; "
+            "choose another --opset"
+        )
+    needed = {"int2": MIN_OPSET[2], "int4": MIN_OPSET[4]}.get(storage, low)
+    if version < needed:
+        raise ExportError(
+            f"weights as {storage} need opset {needed}, not {version}; leave --weights out: packed "
+            "bytes have the same size at any opset"
+        )
+    return storage, version
 
 
 def _model(
-    detector: Detector, target: str, storage: str, opset: int, say: Report
+    detector: Detector, target: Target, storage: str, opset: int, say: Report
 ) -> tuple[Lowered, bytes]:
     from .trace import canonical_from_detector
 
@@ -187,9 +193,9 @@ def _model(
     say("tracing", 2, _STAGES)
     canonical = canonical_from_detector(frozen)
     say("lowering", 3, _STAGES)
-    lowered = onnx_for_target(canonical, find_target(target), storage, opset)
+    lowered = onnx_for_target(canonical, target, storage, opset)
     check_model(lowered.model)
-    if target == "onnx":
+    if target.name == "onnx":
         check_quantised(lowered.model)
     return lowered, lowered.model.SerializeToString(deterministic=True)
 

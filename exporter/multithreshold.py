@@ -1,9 +1,9 @@
 """The one operator of our own: ``qmdd::MultiThreshold(x, thresholds) -> codes``.
 
-``x`` float32 ``[N, C, H, W]``, ``thresholds`` float32 ``[C or 1, n]`` ascending along its last axis;
-``codes = sum_i [x >= thresholds_i]`` (paper Eq. 3 and 11), float32 integers ``0 .. n``. The name and
-meaning are FINN's and QONNX's. A function body in standard operators travels with every model that
-holds it, so that any ONNX runtime can load it.
+``x`` float32 ``[N, C, H, W]``, ``thresholds`` float32 ``[C or 1, n]`` ascending along its last
+axis; ``codes = sum_i [x >= thresholds_i]`` (paper Eq. 3 and 11), float32 integers ``0 .. n``. The
+name and meaning are FINN's and QONNX's. A function body in standard operators travels with every
+model that holds it, so that any ONNX runtime can load it.
 """
 
 from __future__ import annotations
@@ -15,14 +15,12 @@ if TYPE_CHECKING:
 
 DOMAIN = "qmdd"
 OPSET = 1
-#: Opset of the function's body.
-BODY_OPSET = 21
 
 
-def function_proto() -> onnx.FunctionProto:
-    """``qmdd::MultiThreshold`` in standard operators."""
-    from onnx import helper, numpy_helper, TensorProto  # noqa: I001
+def function_proto(opset: int) -> onnx.FunctionProto:
+    """``qmdd::MultiThreshold`` in standard operators of ``opset``, which must be the model's."""
     import numpy as np
+    from onnx import TensorProto, helper, numpy_helper
 
     def constant(name: str, values: list[int]) -> onnx.NodeProto:
         tensor = numpy_helper.from_array(np.array(values, dtype=np.int64), name)
@@ -43,7 +41,7 @@ def function_proto() -> onnx.FunctionProto:
         ["x", "thresholds"],
         ["codes"],
         nodes,
-        [helper.make_opsetid("", BODY_OPSET)],
+        [helper.make_opsetid("", opset)],
         attributes=["layer"],
     )
 
@@ -53,6 +51,7 @@ def add_function(model: onnx.ModelProto) -> None:
     from onnx import helper
 
     if not any(function.domain == DOMAIN for function in model.functions):
-        model.functions.append(function_proto())
+        (opset,) = (item.version for item in model.opset_import if not item.domain)
+        model.functions.append(function_proto(opset))
     if not any(item.domain == DOMAIN for item in model.opset_import):
         model.opset_import.append(helper.make_opsetid(DOMAIN, OPSET))

@@ -5,10 +5,10 @@ slopes >= 0 a non-decreasing one (rounding to float32 is monotone too). Its step
 bisection over all float32 numbers, evaluating the chain itself in float32: every operation of the
 chain is one IEEE operation, so the table is exact, not close.
 
-Assumes: ``MultiThreshold(f(...g(x)), T)`` with ``f .. g`` among Add, Sub, Mul of a per-channel
-constant, PRelu, Relu. Guarantees: the longest monotone end of the chain is gone and the table is
-``[C, n]``; codes are equal for every float32 input. A negative slope or factor stops the fold
-there, and a note says so.
+Assumes: ``MultiThreshold(f(...g(x)), T)`` with ``f .. g`` among Add, Mul of a per-channel constant,
+PRelu, Relu. Guarantees: the longest monotone end of the chain is gone and the table is ``[C, n]``;
+codes are equal for every finite float32 input. A negative slope, or a factor that is not positive,
+stops the fold there, and a note says so.
 """
 
 from __future__ import annotations
@@ -67,9 +67,10 @@ def fold_table(table: F32, steps: list[Callable[[F32], F32]], channels: int) -> 
     def codes(x: F32) -> np.ndarray:
         for step in steps:
             x = step(x)
-        return np.searchsorted(table, x, side="right")
+        # Only slope 0 behind a shift that overflows makes a NaN; it reaches no threshold.
+        return np.where(np.isnan(x), 0, np.searchsorted(table, x, side="right"))
 
-    with np.errstate(over="ignore"):
+    with np.errstate(over="ignore", invalid="ignore"):
         return bisect_thresholds(codes, rows=channels, top=table.size)
 
 
@@ -88,32 +89,33 @@ def _chain(tensor: gs.Tensor) -> list[_Link]:
 def _link(node: gs.Node) -> _Link | None:
     if node.op == "Relu":
         return _Link(node.inputs[0], lambda x: np.maximum(x, np.float32(0)), 1, True, "")
-    if node.op == "PRelu":
-        slope = per_channel_constant(node, 0)
-        return None if slope is None else _prelu(node, slope.astype(np.float32))
-    if node.op in ("Add", "Mul"):
-        for data in (0, 1):
-            value = per_channel_constant(node, data)
-            if value is not None:
-                return _arithmetic(node, node.inputs[data], value.astype(np.float32))
+    if node.op not in ("Add", "Mul", "PRelu"):
+        return None
+    for data in (0, 1) if node.op != "PRelu" else (0,):
+        value = per_channel_constant(node, data)
+        if value is not None:
+            return _step(node.op, node.inputs[data], value.astype(np.float32))
     return None
 
 
-def _prelu(node: gs.Node, slope: F32) -> _Link:
-    column = slope[:, None]
-
-    def apply(x: F32) -> F32:
-        return np.where(x < 0, column * x, x)
-
-    negative = int((slope < 0).sum())
-    what = f"{negative} of {slope.size} PReLU slopes are negative, so not monotone"
-    return _Link(node.inputs[0], apply, slope.size, negative == 0, what)
-
-
-def _arithmetic(node: gs.Node, source: gs.Tensor, value: F32) -> _Link:
+def _step(op: str, source: gs.Tensor, value: F32) -> _Link:
     column = value[:, None]
-    if node.op == "Add":
-        return _Link(source, lambda x: x + column, value.size, True, "")
-    negative = int((value < 0).sum())
-    what = f"{negative} of {value.size} factors are negative, so decreasing"
-    return _Link(source, lambda x: x * column, value.size, negative == 0, what)
+
+    def link(apply: Callable[[F32], F32], bad: np.ndarray, what: str) -> _Link:
+        count = int(bad.sum())
+        return _Link(source, apply, value.size, count == 0, f"{count} of {value.size} {what}")
+
+    infinite = ~np.isfinite(value)
+    if infinite.any():
+        return link(lambda x: x, infinite, f"constants of {op} are not finite")
+    if op == "PRelu":
+        return link(
+            lambda x: np.where(x < 0, column * x, x),
+            value < 0,
+            "PReLU slopes are negative, so not monotone",
+        )
+    if op == "Mul":  # by zero, what overflowed before it would be no number
+        return link(
+            lambda x: x * column, value <= 0, "factors are not positive, so not increasing"
+        )
+    return link(lambda x: x + column, infinite, "")

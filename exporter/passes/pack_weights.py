@@ -1,13 +1,18 @@
 """Integer weights at their own width, widened by operators that fold when a session loads.
 
-A layer's codes are an arithmetic progression (``-3, -1, 1, 3``), so a weight is an index into it.
-The index is stored in as few bits as the consumer reads, and widened::
+A layer's codes are an arithmetic progression (``-3, -1, 1, 3``), so a weight is an index into it::
 
-    index (UINT2 | UINT4 | UINT8)          -> Cast INT32 ->  Gather(codebook INT8)  -> DequantizeLinear
-    3 bits: UINT2 plane + 4 * bit plane, the latter eight to a byte: Div, Mod
+    index  ->  Gather(codebook INT8)  ->  DequantizeLinear(scale 1)  ->  Conv
 
-``Gather`` and ``Cast`` of constants are folded when ONNX Runtime loads the model; DequantizeLinear is
-not, which keeps the optimiser from folding the scale behind a convolution into its weights (that
+An index is stored in planes of 1, 2, 4 or 8 bits (3 bits: 2 + 1). A plane is one of
+
+* a UINT4 or UINT2 constant and a Cast, where the opset has that type (21, 25) and the consumer was
+  said to read it (``storage='int4'``, ``'int2'``, or ``'own'`` with such an opset);
+* bytes with several values in each, taken apart by ``Mod(Div(bytes, [1, 4, 16, 64]), 4)``: any
+  opset, any runtime, the same size.
+
+All of it is constant, and ONNX Runtime folds it when it loads the model; DequantizeLinear is not
+folded, which keeps the optimiser from folding the scale behind a convolution into its weights (that
 would cost exactness: measured). With ``storage='int8'`` the codes themselves are stored as INT8.
 
 Sums that could pass 2^24 (8-bit layers) are split: ``w = base * high + low``, two exact convolutions
@@ -25,11 +30,12 @@ from typing import NamedTuple
 import numpy as np
 import onnx_graphsurgeon as gs
 
+from ...models.packing import pack_plane
 from .base import Outcome, Pass, constant, insert, producer, refuse, replace_uses, shared_constant, tidy, unit_scale
 
 #: Storage choices; ``own`` is each layer's own width.
 STORAGES = ("own", "int2", "int4", "int8")
-#: First opset whose runtimes read a storage width (bits of the widest plane).
+#: First opset that has a type of this many bits.
 MIN_OPSET = {2: 25, 4: 21, 8: 13}
 #: Key under which the graph notes which constants are to be packed, name -> bits.
 PACKED = "qmdd_packed"
@@ -77,7 +83,8 @@ def _pack_weights(graph: gs.Graph, storage: str, opset: int) -> Outcome:
         if thresholds is None:
             continue
         layer = scale.inputs[0].name.removesuffix(".codes")
-        _store(graph, conv, layer, codes.astype(np.int64), thresholds.shape[1], storage)
+        plan = _Plan(layer, storage, opset, thresholds.shape[1])
+        _store(graph, conv, plan, codes.astype(np.int64))
         outcome.applied += 1
     if outcome.modified:
         tidy(graph)
@@ -90,14 +97,22 @@ def _widen_stem(scale: gs.Node, codes: np.ndarray, opset: int) -> None:
         scale.inputs[0] = gs.Constant("stem.weight.wide", codes.astype(np.int32))
 
 
-def _store(
-    graph: gs.Graph, conv: gs.Node, layer: str, codes: np.ndarray, top: int, storage: str
-) -> None:
+class _Plan(NamedTuple):
+    """How one layer is to be stored; ``top`` is the largest activation code."""
+
+    layer: str
+    storage: str
+    opset: int
+    top: int
+
+
+def _store(graph: gs.Graph, conv: gs.Node, plan: _Plan, codes: np.ndarray) -> None:
+    layer = plan.layer
     book = codebook_of(codes)
     values = book.first + book.stride * np.arange(book.levels, dtype=np.int64)
-    parts = _parts(layer, codes, values, top)
-    plain = storage == "int8" and len(parts) == 1 and int(np.abs(values).max()) < 128
-    index = None if plain else _index(graph, layer, codes, book, storage)
+    parts = _parts(layer, codes, values, plan.top)
+    plain = plan.storage == "int8" and len(parts) == 1 and int(np.abs(values).max()) < 128
+    index = None if plain else _index(graph, plan, codes, book)
     sums = []
     for number, (factor, part) in enumerate(parts):
         name = layer if len(parts) == 1 else f"{layer}.part{number}"
@@ -140,58 +155,63 @@ def _parts(
     raise refuse(layer, "its integer sums pass 2^24 even in two parts", "use fewer bits or channels")
 
 
-def _width(layer: str, book: Codebook, storage: str) -> int:
-    if storage == "own":
+def _width(plan: _Plan, book: Codebook) -> int:
+    if plan.storage == "own":
         return book.bits
-    asked = int(storage.removeprefix("int"))
+    asked = int(plan.storage.removeprefix("int"))
     if asked < book.bits:
         raise refuse(
-            layer, f"{book.bits}-bit weights do not fit {storage}", "choose a wider --weights"
+            plan.layer,
+            f"{book.bits}-bit weights do not fit {plan.storage}",
+            "choose a wider --weights",
         )
     return asked
 
 
-def _index(
-    graph: gs.Graph, layer: str, codes: np.ndarray, book: Codebook, storage: str
-) -> gs.Tensor:
-    """INT32 indices of ``codes``, from constants that are packed when the graph is written."""
+def _index(graph: gs.Graph, plan: _Plan, codes: np.ndarray, book: Codebook) -> gs.Tensor:
+    """INT32 indices of ``codes``, from packed constants."""
+    name = f"{plan.layer}.index"
     index = ((codes - book.first) // book.stride).astype(np.uint8)
-    width = _width(layer, book, storage)
+    width = _width(plan, book)
     if width != 3:
-        return _plane(graph, f"{layer}.index", index, width)
-    low = _plane(graph, f"{layer}.index.low", index & np.uint8(3), 2)
-    high = _bit_plane(graph, f"{layer}.index.high", index >> np.uint8(2))
+        return _plane(graph, name, index, width, plan.opset)
+    low = _plane(graph, f"{name}.low", index & np.uint8(3), 2, plan.opset)
+    high = _plane(graph, f"{name}.high", index >> np.uint8(2), 1, plan.opset)
     four = shared_constant(graph, "four", np.array(4, dtype=np.int32))
-    shifted = insert(graph, "Mul", f"{layer}.index.high.shifted", [high, four])
-    return insert(graph, "Add", f"{layer}.index", [low, shifted])
+    shifted = insert(graph, "Mul", f"{name}.high.shifted", [high, four])
+    return insert(graph, "Add", name, [low, shifted])
 
 
-def _plane(graph: gs.Graph, name: str, values: np.ndarray, width: int) -> gs.Tensor:
+def _plane(graph: gs.Graph, name: str, values: np.ndarray, width: int, opset: int) -> gs.Tensor:
+    """Values ``0 .. 2^width - 1`` as INT32, stored in ``width`` bits each."""
+    if width < 8 and opset < MIN_OPSET.get(width, 1 << 30):
+        return _byte_plane(graph, name, values, width)
     stored = gs.Constant(f"{name}.uint{width}", values)
     if width < 8:
         _packed(graph)[stored.name] = width
     return insert(graph, "Cast", name, [stored], {"to": _INT32})
 
 
-def _bit_plane(graph: gs.Graph, name: str, bits: np.ndarray) -> gs.Tensor:
-    """Eight bits to a byte, first in the lowest; ONNX has no 1-bit type, so bytes are divided."""
-    count = bits.size
-    packed = np.packbits(bits.reshape(-1), bitorder="little")
+def _byte_plane(graph: gs.Graph, name: str, values: np.ndarray, width: int) -> gs.Tensor:
+    """``8 / width`` values to a byte, the first in the lowest bits; divided apart."""
+    count, lanes = values.size, 8 // width
+    packed = pack_plane(values, width)
     stored = gs.Constant(f"{name}.bytes", packed.reshape(-1, 1))
     wide = insert(graph, "Cast", f"{name}.wide", [stored], {"to": _INT32})
-    powers = shared_constant(graph, "powers", (2 ** np.arange(8, dtype=np.int32)).reshape(1, 8))
-    two = shared_constant(graph, "two", np.array(2, dtype=np.int32))
-    divided = insert(graph, "Div", f"{name}.divided", [wide, powers])
-    ones = insert(graph, "Mod", f"{name}.ones", [divided, two])
-    flat_shape = shared_constant(graph, "flat", np.array([-1], dtype=np.int64))
-    flat = insert(graph, "Reshape", f"{name}.flat", [ones, flat_shape])
-    if packed.size * 8 != count:
+    powers = 2 ** (width * np.arange(lanes, dtype=np.int32))
+    divisors = shared_constant(graph, f"powers{width}", powers.reshape(1, lanes))
+    levels = shared_constant(graph, f"levels{width}", np.array(2**width, dtype=np.int32))
+    divided = insert(graph, "Div", f"{name}.divided", [wide, divisors])
+    parts = insert(graph, "Mod", f"{name}.parts", [divided, levels])
+    shape = gs.Constant(f"{name}.shape", np.array(values.shape, dtype=np.int64))
+    if packed.size * lanes != count:
+        flat_shape = shared_constant(graph, "flat", np.array([-1], dtype=np.int64))
+        flat = insert(graph, "Reshape", f"{name}.flat", [parts, flat_shape])
         limits = [np.array([v], dtype=np.int64) for v in (0, count, 0)]
         names = ("start", "end", "axis")
         operands = [gs.Constant(f"{name}.{n}", v) for n, v in zip(names, limits, strict=True)]
-        flat = insert(graph, "Slice", f"{name}.cut", [flat, *operands])
-    shape = gs.Constant(f"{name}.shape", np.array(bits.shape, dtype=np.int64))
-    return insert(graph, "Reshape", name, [flat, shape])
+        parts = insert(graph, "Slice", f"{name}.cut", [flat, *operands])
+    return insert(graph, "Reshape", name, [parts, shape])
 
 
 def _packed(graph: gs.Graph) -> dict[str, int]:
@@ -204,19 +224,6 @@ def packed_constants(graph: gs.Graph) -> dict[str, int]:
     return dict(_packed(graph))
 
 
-def opset_for(storage: str, bits: int) -> int:
-    """Default opset of a storage choice for ``bits``-bit weights."""
-    width = min(4, bits) if storage == "own" else int(storage.removeprefix("int"))
-    plane = 2 if width in (2, 3) else (8 if bits == 8 and storage == "own" else width)
-    return max(21, MIN_OPSET[plane]) if plane < 8 else 21
-
-
-def finest_storage(bits: int, opset: int) -> str:
-    """The narrowest storage that ``opset`` reads for ``bits``-bit weights."""
-    if bits == 8:
-        return "own"
-    if opset >= MIN_OPSET[2 if bits in (2, 3) else 4]:
-        return "own"
-    return "int4" if opset >= MIN_OPSET[4] else "int8"
-
-
+def opset_for(storage: str) -> int:
+    """The lowest opset that holds a storage choice, and that current runtimes all read."""
+    return MIN_OPSET[2] if storage == "int2" else MIN_OPSET[4]

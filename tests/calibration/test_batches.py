@@ -63,6 +63,13 @@ def test_seeds_and_epochs_differ(image_folder: Path) -> None:
     assert not torch.equal(batches.get(0)[0], batches.get(3)[0])
 
 
+def test_an_image_is_cropped_anew_in_every_epoch(image_folder: Path) -> None:
+    """One image, one batch an epoch: eight epochs give eight different crops."""
+    batches = Batches(ImageStore(scan(image_folder)[:1]), 1, HOW, 1)
+    crops = {batches.get(epoch)[0].numpy().tobytes() for epoch in range(8)}
+    assert len(crops) == 8
+
+
 def test_an_epoch_sees_every_image_once(image_folder: Path) -> None:
     """With whole images and neither flip nor turn visible: sorted by their sums."""
     batches = _batches(image_folder, how=Augmentation(64))

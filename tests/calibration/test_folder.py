@@ -32,8 +32,10 @@ def test_flat_and_nested_layouts(image_folder: Path) -> None:
             assert [s for s in samples if (s.label, s.generator) == (label, generator)] == want
 
 
-def test_a_single_generators_folder(image_folder: Path) -> None:
-    """``--data alpha`` itself: the generator takes the folder's name."""
+def test_a_single_generators_folder(image_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """``--data alpha`` itself, or ``.`` from inside: the generator takes the folder's name."""
+    monkeypatch.chdir(image_folder / "alpha")
+    assert {s.generator for s in scan(".")} == {"alpha"}
     samples = scan(image_folder / "alpha")
     assert {s.generator for s in samples} == {"alpha"}
     assert [s.label for s in samples] == [0, 0, 0, 1, 1, 1]

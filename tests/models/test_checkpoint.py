@@ -516,6 +516,16 @@ def test_weights_of_the_twin_start_a_quantised_detector(tiny_detector: DetectorF
         assert torch.equal(value, want), key
 
 
+def test_weights_of_another_width_leave_the_quantizers(tiny_detector: DetectorFactory) -> None:
+    """From 3 bits to 2: other gaps, other codes, so only what both share is copied."""
+    source, target = tiny_detector(bits=3, seed=1), tiny_detector(bits=2)
+    before = {key: value.clone() for key, value in target.state_dict().items()}
+    load_weights(target, source)
+    for key, value in target.state_dict().items():
+        want = before[key] if ".quantizer." in key else source.state_dict()[key]
+        assert torch.equal(value, want), key
+
+
 def test_weights_of_the_same_configuration_bring_their_quantizers(
     tiny_detector: DetectorFactory,
 ) -> None:

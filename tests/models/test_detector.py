@@ -191,6 +191,37 @@ def test_every_architecture_runs_at_every_width(
             assert torch.equal(freeze(detector)(images), before)
 
 
+@pytest.mark.parametrize("arch", ["resnet23", "resnet50"])
+@pytest.mark.parametrize("stage", [0, 1, 3])
+def test_a_block_adds_its_residual(tiny_detector: DetectorFactory, arch: str, stage: int) -> None:
+    """Main path plus input; where the shape changes, plus ``BN(conv1x1)`` of the first codes.
+
+    The residual is recomputed in float64 from values (``code * step``) and weights
+    (``code * scale``): 1e-5 of the largest.
+    """
+    detector = tiny_detector(arch)
+    images = _images(2, 64, 64)
+    with torch.no_grad():
+        x = detector.stages[:stage](detector.stem(images))
+        block = detector.stages[stage][0]
+        have = block(x)
+        first, *others = block.path()
+        codes = first.activate(x)
+        main = first.combine(x, codes)
+        for layer in others:
+            main = layer(main)
+        want = x.double()
+        down = copy.deepcopy(block.downsample)
+        assert (down is None) == (x.shape == main.shape)
+        if down is not None:
+            frozen = down.frozen()
+            values = codes.double() * first.step.double()
+            weight = frozen.codes.double() * frozen.scale.double().reshape(-1, 1, 1, 1)
+            want = down.bn.double()(nn.functional.conv2d(values, weight, stride=down.stride))
+    residual = have.double() - main.double()
+    assert float((residual - want).abs().max()) <= 1e-5 * float(have.abs().max())
+
+
 @pytest.mark.parametrize("activation", ["minmax", "lsq", "n2uq"])
 @pytest.mark.parametrize("weight", ["minmax", "lsq", "n2uq"])
 @pytest.mark.parametrize("options", [{"slr": True}, {"slr": False}, {"cqb": False}])

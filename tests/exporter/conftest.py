@@ -1,0 +1,232 @@
+"""What the exporter's tests share: shallow detectors, each traced once; graphs in ONNX Runtime."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import onnx_graphsurgeon as gs
+import onnxruntime as ort
+import pytest
+import torch
+from PIL import Image
+
+from qmdd.exporter.lower import _pack_initializers, _set_header
+from qmdd.exporter.multithreshold import DOMAIN
+from qmdd.exporter.passes.pack_weights import packed_constants
+from qmdd.exporter.trace import canonical_from_detector
+from qmdd.models import Detector, build_detector, resnet
+from qmdd.models.checkpoint import checkpoint_bytes, freeze
+from qmdd.models.quantizers import N2uqActivation, SlrActivation
+
+#: 1/8 of the real widths, as in the other rooms, and one block to a stage: tracing takes 2 s.
+NARROW = (8, 16, 32, 64)
+SHALLOW = {name: (block, (1, 1, 1, 1)) for name, (block, _) in resnet.LAYOUTS.items()}
+
+Array = npt.NDArray[Any]
+I64 = npt.NDArray[np.int64]
+
+
+def _patch_size(patch: pytest.MonkeyPatch, shallow: bool) -> None:
+    patch.setattr(resnet, "WIDTHS", NARROW)
+    if shallow:
+        patch.setattr(resnet, "LAYOUTS", SHALLOW)
+
+
+@pytest.fixture
+def shallow(monkeypatch: pytest.MonkeyPatch) -> None:
+    """While a test runs, detectors are narrow and have one block to a stage."""
+    _patch_size(monkeypatch, shallow=True)
+
+
+def _spread(detector: Detector, seed: int) -> None:
+    """Give every parameter that a fresh detector has at a round value one of its own."""
+    rng = np.random.default_rng(seed)
+
+    def draw(tensor: torch.Tensor, low: float, high: float) -> None:
+        tensor.copy_(torch.from_numpy(rng.uniform(low, high, tuple(tensor.shape))))
+
+    with torch.no_grad():
+        for name, parameter in detector.named_parameters():
+            if "prelu" in name:
+                draw(parameter, 0.0, 0.6)
+            elif ".shift_" in name:
+                draw(parameter, -0.2, 0.2)
+            elif name.endswith(".alpha"):
+                draw(parameter, 0.3, 0.8)
+            elif name.endswith("bn.weight"):
+                draw(parameter, 0.5, 1.5)
+            elif name.endswith("bn.bias"):
+                draw(parameter, -0.3, 0.3)
+        for module in detector.modules():
+            if isinstance(module, N2uqActivation):
+                draw(module.a, 1.2 / module.top, 2.8 / module.top)
+                draw(module.scale2, 0.7, 1.3)
+            if isinstance(module, SlrActivation):
+                draw(module.tau, -0.2, 0.2)
+
+
+@pytest.fixture(scope="session")
+def make_detector(settle: Callable[[Detector], Detector]) -> Callable[..., Detector]:
+    """A fresh narrow detector in evaluation mode, ``make_detector(arch, bits, seed=, deep=, ...)``.
+
+    Slopes, shifts, alpha, batch-norms and quantizers are random and settled on random pixels, so
+    that codes are spread over all levels. One block to a stage, all of them with ``deep``.
+    """
+
+    def make(
+        arch: str = "resnet23", bits: int = 2, *, seed: int = 0, deep: bool = False, **options: Any
+    ) -> Detector:
+        with pytest.MonkeyPatch.context() as patch, torch.random.fork_rng():
+            _patch_size(patch, not deep)
+            torch.manual_seed(seed)
+            detector = build_detector(arch, bits, **options)
+            _spread(detector, seed)
+            return settle(detector)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def trace_once() -> Callable[[Detector], onnx.ModelProto]:
+    """:func:`canonical_from_detector`, run once for equal detectors; each call a fresh copy."""
+    known: dict[str, bytes] = {}
+
+    def trace(detector: Detector) -> onnx.ModelProto:
+        digest = hashlib.sha256(detector.config.to_json().encode())
+        for name, tensor in freeze(copy.deepcopy(detector)).state_dict().items():
+            digest.update(f"{name}{list(tensor.shape)}".encode() + tensor.numpy().tobytes())
+        key = digest.hexdigest()
+        if key not in known:
+            known[key] = canonical_from_detector(detector).SerializeToString(deterministic=True)
+        return onnx.load_from_string(known[key])
+
+    return trace
+
+
+@pytest.fixture
+def quick_trace(
+    monkeypatch: pytest.MonkeyPatch, trace_once: Callable[[Detector], onnx.ModelProto]
+) -> None:
+    """Exports of a detector that was traced before do not trace it again."""
+    monkeypatch.setattr("qmdd.exporter.trace.canonical_from_detector", trace_once)
+
+
+@pytest.fixture(scope="session")
+def small(make_detector: Callable[..., Detector]) -> Detector:
+    """A ResNet-23 of one block to a stage, 2 bits, SLR over N2UQ; read only."""
+    return make_detector()
+
+
+@pytest.fixture(scope="session")
+def checkpoints(
+    tmp_path_factory: pytest.TempPathFactory, small: Detector
+) -> dict[str, Path]:
+    """Files of :func:`small`: ``latent`` and ``frozen``; to read them, use :func:`shallow`."""
+    folder = tmp_path_factory.mktemp("checkpoints")
+    files = {form: folder / f"{form}.safetensors" for form in ("latent", "frozen")}
+    files["latent"].write_bytes(checkpoint_bytes(small))
+    files["frozen"].write_bytes(checkpoint_bytes(freeze(copy.deepcopy(small))))
+    return files
+
+
+@pytest.fixture(scope="session")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """PNG files of noise on coarse blocks, 70x94 and 32x32: sides that strides do not divide."""
+    folder = tmp_path_factory.mktemp("pictures")
+    rng = np.random.default_rng(7)
+    files = []
+    for height, width in ((70, 94), (32, 32)):
+        coarse = rng.integers(0, 256, (-(-height // 8), -(-width // 8), 3))
+        smooth = coarse.repeat(8, axis=0).repeat(8, axis=1)[:height, :width]
+        noisy = np.clip(smooth + rng.normal(0, 20, smooth.shape), 0, 255).astype(np.uint8)
+        files.append(folder / f"{height}x{width}.png")
+        Image.fromarray(noisy).save(files[-1])
+    return files
+
+
+@pytest.fixture(scope="session")
+def to_model() -> Callable[..., onnx.ModelProto]:
+    """A graphsurgeon graph as the exporter writes it: ``to_model(graph, opset=25)``, checked."""
+
+    def convert(graph: gs.Graph, opset: int = 25) -> onnx.ModelProto:
+        graph.opset = opset
+        own = any(node.domain == DOMAIN for node in graph.nodes)
+        model: onnx.ModelProto = gs.export_onnx(graph, do_type_check=False)
+        _set_header(model, opset, own)
+        _pack_initializers(model, packed_constants(graph))
+        onnx.checker.check_model(model, full_check=True)
+        return model
+
+    return convert
+
+
+@pytest.fixture(scope="session")
+def run_model() -> Callable[..., list[Array]]:
+    """Outputs of a model for named inputs: ``run_model(model, optimize=True, x=...)``."""
+
+    def run(model: onnx.ModelProto, optimize: bool = True, **inputs: Array) -> list[Array]:
+        options, level = ort.SessionOptions(), ort.GraphOptimizationLevel
+        options.log_severity_level = 3
+        options.intra_op_num_threads = 1
+        options.graph_optimization_level = (
+            level.ORT_ENABLE_ALL if optimize else level.ORT_DISABLE_ALL
+        )
+        session = ort.InferenceSession(
+            model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+        )
+        return [np.asarray(array) for array in session.run(None, inputs)]
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def convolve() -> Callable[..., I64]:
+    """A convolution in int64, product by product: ``convolve(x, weight, stride, pads)``.
+
+    ``x`` ``[N, C, H, W]``, ``weight`` ``[O, C, k, k]``, ``pads`` top, left, bottom, right.
+    """
+
+    def run(x: I64, weight: I64, stride: int, pads: tuple[int, int, int, int]) -> I64:
+        top, left, bottom, right = pads
+        padded = np.pad(x.astype(np.int64), ((0, 0), (0, 0), (top, bottom), (left, right)))
+        kernel = weight.shape[-1]
+        height = (padded.shape[2] - kernel) // stride + 1
+        width = (padded.shape[3] - kernel) // stride + 1
+        total = np.zeros((x.shape[0], weight.shape[0], height, width), dtype=np.int64)
+        for i in range(kernel):
+            for j in range(kernel):
+                rows = slice(i, i + stride * (height - 1) + 1, stride)
+                columns = slice(j, j + stride * (width - 1) + 1, stride)
+                patch = padded[:, :, rows, columns]
+                total += np.einsum("nchw,oc->nohw", patch, weight[:, :, i, j].astype(np.int64))
+        return total
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def spread_of_codes() -> Callable[..., int]:
+    """How many of a detector's layers meet at least ``least`` different codes on ``images``."""
+    from qmdd.exporter.parity import source_outputs
+
+    def count(detector: Detector, images: npt.NDArray[np.uint8], least: int) -> int:
+        _, codes = source_outputs(detector, images)
+        return sum(np.unique(found).size >= least for found in codes.values())
+
+    return count
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    """Nets this small gain nothing by threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
