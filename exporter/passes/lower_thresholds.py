@@ -1,10 +1,11 @@
 """``MultiThreshold`` to standard operators, its codes between QuantizeLinear and DequantizeLinear.
 
 Up to 15 thresholds: one comparison each, ``sum_i Cast(x >= T_i)``. More (8 bits: 255): a binary
-search in the table, ``log2(n + 1)`` rounds of Gather and compare instead of ``n`` comparisons; both
-count the thresholds that ``x`` reaches, exactly. The count then passes a QuantizeLinear with scale 1
-(an exact cast to INT8, or UINT8 above code 127) and a DequantizeLinear with scale 1: consumers that
-know Q/DQ see integer activations, and the true step is multiplied in after the convolution.
+search in the table, ``log2(n + 1)`` rounds of Gather and compare instead of ``n`` comparisons;
+both count the thresholds that ``x`` reaches, exactly. The count then passes a QuantizeLinear with
+scale 1 (an exact cast to INT8, or UINT8 above code 127) and a DequantizeLinear with scale 1:
+consumers that know Q/DQ see integer activations, and the true step is multiplied in after the
+convolution.
 
 Assumes: ``MultiThreshold(x, T)``, ``T`` a constant ``[C or 1, n]``, ascending.
 Guarantees: no operator outside the standard domain is left; codes are equal; each code tensor is
@@ -30,12 +31,11 @@ def lower_thresholds(graph: gs.Graph) -> Outcome:
     for node in [node for node in graph.nodes if node.op == "MultiThreshold"]:
         layer = node.attrs.get("layer", node.name)
         table = constant(node.inputs[1])
-        if table is None or not bool((np.diff(table, axis=1) >= 0).all()):
+        if table is None or not _ascending(table):
             raise refuse(layer, "its thresholds are not an ascending constant", "freeze it again")
         x, old = node.inputs[0], node.outputs[0]
-        count = _compare(graph, layer, x, table) if table.shape[1] <= CHAIN_LIMIT else (
-            _search(graph, layer, x, table)
-        )
+        count_in = _compare if table.shape[1] <= CHAIN_LIMIT else _search
+        count = count_in(graph, layer, x, table)
         wide = table.shape[1] > 127
         zero = gs.Constant(f"{layer}.zero", np.array(0, dtype=np.uint8 if wide else np.int8))
         codes = insert(graph, "QuantizeLinear", f"{layer}.codes", [count, scale, zero])
@@ -46,6 +46,11 @@ def lower_thresholds(graph: gs.Graph) -> Outcome:
     if outcome.modified:
         tidy(graph)
     return outcome
+
+
+def _ascending(table: np.ndarray) -> bool:
+    """In order and without NaN; a code that all floats or none have leaves equal infinities."""
+    return not np.isnan(table).any() and bool((table[:, 1:] >= table[:, :-1]).all())
 
 
 def _compare(graph: gs.Graph, layer: str, x: gs.Tensor, table: np.ndarray) -> gs.Tensor:

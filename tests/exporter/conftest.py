@@ -157,6 +157,9 @@ def to_model() -> Callable[..., onnx.ModelProto]:
 
     def convert(graph: gs.Graph, opset: int = 25) -> onnx.ModelProto:
         graph.opset = opset
+        for output in graph.outputs:  # a pass may have put another tensor there
+            output.dtype = output.dtype or np.dtype(np.float32)
+            output.shape = output.shape or [f"{output.name}.{axis}" for axis in range(4)]
         own = any(node.domain == DOMAIN for node in graph.nodes)
         model: onnx.ModelProto = gs.export_onnx(graph, do_type_check=False)
         _set_header(model, opset, own)

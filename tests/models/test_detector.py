@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from qmdd.models import ARCHITECTURES, Detector, DetectorConfig, build_detector, quantized_layers
 from qmdd.models.checkpoint import freeze
 from qmdd.models.conv import EXACT_LIMIT
-from qmdd.models.resnet import STEM_BITS
+from qmdd.models.resnet import STEM_BITS, BasicBlock, Bottleneck
 
 DetectorFactory = Callable[..., Detector]
 WIDTHS = (64, 128, 256, 512)
@@ -203,7 +203,8 @@ def test_a_block_adds_its_residual(tiny_detector: DetectorFactory, arch: str, st
     images = _images(2, 64, 64)
     with torch.no_grad():
         x = detector.stages[:stage](detector.stem(images))
-        block = detector.stages[stage][0]
+        block = next(detector.stages[stage].children())
+        assert isinstance(block, BasicBlock | Bottleneck)
         have = block(x)
         first, *others = block.path()
         codes = first.activate(x)
