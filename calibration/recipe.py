@@ -88,7 +88,7 @@ class Recipe:
     cqb: bool = True
     seed: int = 0
     precision: str = "float32"
-    #: Images over which the batch-norm statistics are taken anew at the end, uncropped.
+    #: Images over which the batch-norm statistics are taken anew at the end (256-pixel crops).
     statistics: int = 400
 
     def __post_init__(self) -> None:

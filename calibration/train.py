@@ -7,6 +7,7 @@ that is killed and resumed therefore ends with the same weights as one that was 
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
@@ -78,9 +79,10 @@ class Trainer:
     ) -> None:
         self.recipe, self.out = recipe, Path(out)
         self.samples = scan(data)
-        self.identity = json.dumps(
-            {"recipe": recipe.to_dict(), "data": digest(data, self.samples)}, sort_keys=True
-        )
+        identity = {"recipe": recipe.to_dict(), "data": digest(data, self.samples)}
+        if init is not None:
+            identity["init"] = hashlib.sha256(checkpoint_bytes(init)).hexdigest()
+        self.identity = json.dumps(identity, sort_keys=True)
         self.store = ImageStore(self.samples)
         self.save_every, self.report = save_every, report
         self.device = torch.device(device)
@@ -92,7 +94,10 @@ class Trainer:
         Raises:
             CalibrationError: the folder holds another run, or the loss is no longer finite.
         """
-        self.out.mkdir(parents=True, exist_ok=True)
+        try:
+            self.out.mkdir(parents=True, exist_ok=True)
+        except FileExistsError as error:
+            raise CalibrationError(f"{self.out}: not a folder; choose another --out") from error
         first, start, detector, moments = self._resume()
         for index in range(first, len(self.recipe.stages)):
             if detector is None:
@@ -101,8 +106,8 @@ class Trainer:
             start, moments = 0, None
             if index + 1 < len(self.recipe.stages):
                 detector = self._fresh(index + 1, detector)
-        if detector is None:  # the state said that every stage was over
-            raise CalibrationError(f"{self.out}: this run is complete; choose another folder")
+        if detector is None:
+            raise CalibrationError(f"{self.out}: the saved state names no stage of this recipe")
         self._statistics(detector)
         return detector.eval()
 
@@ -135,12 +140,12 @@ class Trainer:
             loss = F.binary_cross_entropy_with_logits(logits.float(), labels.to(self.device))
             optimizer.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
-            nn.utils.clip_grad_norm_(detector.parameters(), stage.clip)
+            norm = nn.utils.clip_grad_norm_(detector.parameters(), stage.clip)
             value = float(loss.detach())
-            if not math.isfinite(value):
+            if not (math.isfinite(value) and math.isfinite(float(norm))):
                 raise CalibrationError(
-                    f"stage {index + 1}, step {step + 1}: the loss is {value}; lower the learning "
-                    "rate in the recipe"
+                    f"stage {index + 1}, step {step + 1}: the loss is {value}, the norm of its "
+                    f"gradient {float(norm)}; lower the learning rate in the recipe"
                 )
             optimizer.step()
             if self.report:
@@ -196,7 +201,7 @@ class Trainer:
         return index, step, detector, moments
 
     def _statistics(self, detector: Detector) -> None:
-        """Take batch-norm statistics anew, float32, whole images: what evaluation will meet.
+        """Take batch-norm statistics anew, in float32, on 256-pixel crops: as evaluation will be.
 
         Training's own running averages come from crops, from rounded arithmetic and from weights
         that were still moving.

@@ -1,6 +1,6 @@
 """Draw ``docs/export.svg``: what ``qmdd export --bits 2`` really prints, run anew.
 
-    python docs/make_figure.py
+python docs/make_figure.py
 """
 
 from __future__ import annotations

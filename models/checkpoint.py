@@ -27,7 +27,7 @@ from .config import DetectorConfig
 from .conv import FrozenWeightStore, QuantConv2d
 from .errors import CheckpointError, ModelError
 from .packing import pack_index, unpack_index
-from .quantizers import FrozenWeight, build_weight
+from .quantizers import FrozenWeight, WeightQuantizer, build_weight
 from .resnet import Detector, quantized_layers
 
 LATENT = "qmdd-latent"
@@ -280,7 +280,7 @@ def _some(keys: list[str]) -> str:
 
 
 def load_weights(detector: Detector, source: Detector) -> None:
-    """Copy into ``detector`` all that ``source`` shares with it, quantizers left as they are.
+    """Copy into ``detector`` all that ``source`` shares with it; quantizers start anew.
 
     Starts quantised training from full-precision weights: same topology, so everything but the
     quantizers' own parameters has the same name and shape.
@@ -300,6 +300,10 @@ def load_weights(detector: Detector, source: Detector) -> None:
     if not same_quantizers:
         state = {key: value for key, value in state.items() if ".quantizer." not in key}
     detector.load_state_dict(state, strict=False)
+    if not same_quantizers:
+        for _, conv in _convs(detector):
+            if isinstance(conv.quantizer, WeightQuantizer):
+                conv.quantizer.adapt(conv.latent())
 
 
 __all__ = [

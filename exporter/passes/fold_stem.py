@@ -39,10 +39,12 @@ def fold_stem(graph: gs.Graph) -> Outcome:
             continue
         stride, pad = conv.attrs["strides"], conv.attrs["pads"]
         if any(s % 2 for s in stride) or len(set(pad)) != 1:
-            outcome.notes.append(f"{conv.name}: stride {stride} is not even; NPR stays explicit")
+            why = f"pads {pad} differ" if len(set(pad)) != 1 else f"stride {stride} is not even"
+            outcome.notes.append(f"{conv.name}: {why}; NPR stays explicit")
             continue
         folded, grow = fold_npr_kernel(codes.astype(np.int64), pad[0])
-        if int(np.abs(folded).reshape(folded.shape[0], -1).sum(1).max()) * _PIXEL_TOP >= _EXACT_LIMIT:
+        largest = int(np.abs(folded).reshape(folded.shape[0], -1).sum(1).max()) * _PIXEL_TOP
+        if largest >= _EXACT_LIMIT:
             raise refuse("stem", "its sums pass 2^24 once NPR is folded in", "use 8-bit weights")
         weights.inputs[0] = gs.Constant("stem.weight", folded.astype(np.int16))
         conv.inputs[0] = source
@@ -62,7 +64,7 @@ def fold_npr_kernel(kernel: np.ndarray, pad: int) -> tuple[np.ndarray, int]:
         pad: padding of the convolution on all sides.
 
     Returns:
-        int64 ``[C_out, C_in, k + g, k + g]`` and ``g`` (0 or 1), by which top and left padding grow.
+        int64 ``[C_out, C_in, k + g, k + g]`` and ``g`` (0 or 1): top and left padding grow by it.
     """
     grow = pad % 2
     size = kernel.shape[2] + grow

@@ -1,6 +1,6 @@
 """Integer weights at their own width, widened by operators that fold when a session loads.
 
-A layer's codes are an arithmetic progression (``-3, -1, 1, 3``), so a weight is an index into it::
+A layer's codes are an arithmetic progression (``-3, -1, 1, 3``); a weight is an index into it::
 
     index  ->  Gather(codebook INT8)  ->  DequantizeLinear(scale 1)  ->  Conv
 
@@ -15,8 +15,9 @@ All of it is constant, and ONNX Runtime folds it when it loads the model; Dequan
 folded, which keeps the optimiser from folding the scale behind a convolution into its weights (that
 would cost exactness: measured). With ``storage='int8'`` the codes themselves are stored as INT8.
 
-Sums that could pass 2^24 (8-bit layers) are split: ``w = base * high + low``, two exact convolutions
-that share the stored index, ``base * conv(high) + conv(low)``: one rounding, that of the sum.
+Sums that could pass 2^24 (8-bit layers) are split: ``w = base * high + low``, two exact
+convolutions that share the stored index, ``base * conv(high) + conv(low)``: one rounding, that of
+the sum.
 
 Assumes: ``Conv(x, DequantizeLinear(integers, 1))``, ``x`` codes of a ``MultiThreshold``.
 Guarantees: the same sums; stored width as asked; every convolution's sums below 2^24.
@@ -31,7 +32,18 @@ import numpy as np
 import onnx_graphsurgeon as gs
 
 from ...models.packing import pack_plane
-from .base import Outcome, Pass, constant, insert, producer, refuse, replace_uses, shared_constant, tidy, unit_scale
+from .base import (
+    Outcome,
+    Pass,
+    constant,
+    insert,
+    producer,
+    refuse,
+    replace_uses,
+    shared_constant,
+    tidy,
+    unit_scale,
+)
 
 #: Storage choices; ``own`` is each layer's own width.
 STORAGES = ("own", "int2", "int4", "int8")
@@ -41,6 +53,8 @@ MIN_OPSET = {2: 25, 4: 21, 8: 13}
 PACKED = "qmdd_packed"
 _EXACT_LIMIT = 2**24
 _INT32 = 6
+#: How the tensor of widened or plain codes is called, after its layer.
+_WEIGHT = ".weight"
 
 
 class Codebook(NamedTuple):
@@ -71,6 +85,7 @@ def pack_weights(storage: str, opset: int) -> Pass:
 
 def _pack_weights(graph: gs.Graph, storage: str, opset: int) -> Outcome:
     outcome = Outcome()
+    taken: set[str] = set()
     for conv in [node for node in graph.nodes if node.op == "Conv"]:
         scale = producer(conv.inputs[1], "DequantizeLinear")
         codes = constant(scale.inputs[0]) if scale is not None else None
@@ -80,15 +95,26 @@ def _pack_weights(graph: gs.Graph, storage: str, opset: int) -> Outcome:
                 _widen_stem(scale, codes, opset)
             continue
         thresholds = constant(source.inputs[1])
-        if thresholds is None:
+        name = scale.inputs[0].name
+        if thresholds is None or name.endswith(_WEIGHT):  # stored as INT8 by an earlier run
             continue
-        layer = scale.inputs[0].name.removesuffix(".codes")
+        layer = _free_name(name.removesuffix(".codes"), taken)
         plan = _Plan(layer, storage, opset, thresholds.shape[1])
         _store(graph, conv, plan, codes.astype(np.int64))
         outcome.applied += 1
     if outcome.modified:
         tidy(graph)
     return outcome
+
+
+def _free_name(layer: str, taken: set[str]) -> str:
+    """``layer``, numbered if it is taken: the tracer merges equal constants of several layers."""
+    name, number = layer, 1
+    while name in taken:
+        number += 1
+        name = f"{layer}.{number}"
+    taken.add(name)
+    return name
 
 
 def _widen_stem(scale: gs.Node, codes: np.ndarray, opset: int) -> None:
@@ -118,10 +144,10 @@ def _store(graph: gs.Graph, conv: gs.Node, plan: _Plan, codes: np.ndarray) -> No
         name = layer if len(parts) == 1 else f"{layer}.part{number}"
         small = int(np.abs(part).max()) < 128
         if index is None:
-            integers: gs.Tensor = gs.Constant(f"{name}.weight", codes.astype(np.int8))
+            integers: gs.Tensor = gs.Constant(f"{name}{_WEIGHT}", codes.astype(np.int8))
         else:
             table = gs.Constant(f"{name}.book", part.astype(np.int8 if small else np.int32))
-            integers = insert(graph, "Gather", f"{name}.weight", [table, index], {"axis": 0})
+            integers = insert(graph, "Gather", f"{name}{_WEIGHT}", [table, index], {"axis": 0})
         operands = [integers, unit_scale(graph)]
         weight = insert(graph, "DequantizeLinear", f"{name}.weight.values", operands)
         acc = insert(graph, "Conv", f"{name}.acc", [conv.inputs[0], weight], dict(conv.attrs))
@@ -152,10 +178,16 @@ def _parts(
         high = (values - low) // base
         if max(_largest_sum(low, index, top), _largest_sum(high, index, top)) < _EXACT_LIMIT:
             return [(base, high), (1, low)]
-    raise refuse(layer, "its integer sums pass 2^24 even in two parts", "use fewer bits or channels")
+    raise refuse(
+        layer, "its integer sums pass 2^24 even in two parts", "use fewer bits or channels"
+    )
 
 
 def _width(plan: _Plan, book: Codebook) -> int:
+    if book.bits > 8:
+        raise refuse(
+            plan.layer, f"{book.bits}-bit weights fit no storage", "use 2, 3, 4 or 8 bits"
+        )
     if plan.storage == "own":
         return book.bits
     asked = int(plan.storage.removeprefix("int"))

@@ -62,12 +62,15 @@ class ActivationQuantizer(nn.Module, abc.ABC):
         Found by bisection on :meth:`codes` itself; see :func:`bisect_thresholds`.
 
         Raises:
-            ValueError: the quantizer is not a non-decreasing function (a negative input scale).
+            ValueError: a parameter is NaN, or the quantizer is not a non-decreasing function (a
+                negative input scale).
         """
 
         def codes(x: F32) -> np.ndarray:
             return self.codes(torch.from_numpy(x)).to(torch.int64).cpu().numpy()
 
+        if any(bool(p.isnan().any()) for p in (*self.parameters(), *self.buffers())):
+            raise ValueError(f"{type(self).__name__}: a parameter is NaN; train it again")
         table: F32 = bisect_thresholds(codes, rows=1, top=self.top)[0]
         self._check_monotone(table)
         return table
@@ -80,12 +83,13 @@ class ActivationQuantizer(nn.Module, abc.ABC):
         finite = table[np.isfinite(table)]
         beside = (key_from_float(finite)[:, None] + np.arange(-64, 65)).reshape(-1)
         x = float_from_key(np.concatenate([grid.astype(np.int64), beside]))
+        x = np.concatenate([x, np.array([-np.inf, np.inf], dtype=np.float32)])
         want = self.codes(torch.from_numpy(x)).cpu().numpy()
         have = np.searchsorted(table, x, side="right")  # a table is in order by construction
         if not np.array_equal(want, have):
             raise ValueError(
                 f"{type(self).__name__}: not a non-decreasing step function, so it has no "
-                "threshold table (is an input scale negative or a parameter NaN?)"
+                "threshold table (is an input scale zero or negative, or a parameter NaN?)"
             )
 
 
@@ -109,6 +113,9 @@ class WeightQuantizer(nn.Module, abc.ABC):
     @abc.abstractmethod
     def codebook(self) -> np.ndarray:
         """The integers that codes can be, ascending: int16 ``[<= 2**bits]``."""
+
+    def adapt(self, weight: Tensor) -> None:
+        """Set what is learned to fit ``weight``, once training is to start from other weights."""
 
     @abc.abstractmethod
     def forward(self, weight: Tensor) -> Tensor:

@@ -54,8 +54,15 @@ class LsqWeight(WeightQuantizer):
     def __init__(self, bits: int, weight: Tensor) -> None:
         super().__init__(bits)
         self.low, self.high = -(2 ** (bits - 1)), 2 ** (bits - 1) - 1
-        mean = weight.detach().flatten(1).abs().mean(dim=1)
-        self.raw_step = nn.Parameter(2 * mean / math.sqrt(self.high))
+        self.raw_step = nn.Parameter(self._first_step(weight))
+
+    def _first_step(self, weight: Tensor) -> Tensor:
+        """LSQ's initial step, ``2 E|w| / sqrt(Q_P)``, per output channel."""
+        return 2 * weight.detach().flatten(1).abs().mean(dim=1) / math.sqrt(self.high)
+
+    @torch.no_grad()
+    def adapt(self, weight: Tensor) -> None:
+        self.raw_step.copy_(self._first_step(weight))
 
     def codebook(self) -> np.ndarray:
         return np.arange(self.low, self.high + 1, dtype=np.int16)

@@ -13,7 +13,8 @@ steps are replaced by the piecewise linear function through ``(B_i, i * 2/n)`` w
 
 Weights. ``sf = mean|w| * (2^k - 1) / 2^(k-1)`` per output channel, ``v = clamp(w / sf, +-clip/2)``,
 ``index = round((v + clip/2) * n / clip)``: values ``sf * (index * clip/n - clip/2)``, which is the
-odd integer ``2*index - n`` times ``sf * clip / (2n)``. The gradient is that of ``sf * v``.
+odd integer ``2*index - n`` times ``sf * clip / (2n)``. The gradient is that of ``sf * v``, ``sf``
+held constant, so that ``clip`` learns too (the published code lets it pass unclipped there).
 """
 
 from __future__ import annotations
@@ -30,6 +31,8 @@ from .base import ActivationQuantizer, FrozenWeight, WeightQuantizer, per_channe
 RANGE = 2.0
 #: A gap is never smaller than this.
 SMALLEST_GAP = 1e-3
+#: The clip of weights is never smaller than this.
+SMALLEST_CLIP = 1e-3
 _SMALLEST_SCALE = 1e-8
 
 
@@ -110,7 +113,7 @@ class N2uqActivation(ActivationQuantizer):
 
 
 class _ClippedLevels(torch.autograd.Function):
-    """``factor * level(clamp(w / factor, +-clip/2))``; backwards the clamp alone, as published.
+    """``factor * level(clamp(w / factor, +-clip/2))``; backwards ``factor`` times the clamp alone.
 
     Written by hand because weights are the largest tensors of a training step: autograd's own
     minimum/maximum/round chain took half of it.
@@ -118,7 +121,7 @@ class _ClippedLevels(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, weight: Tensor, factor: Tensor, clip: Tensor, top: int) -> Tensor:
-        half = float(clip) / 2
+        half = max(float(clip), SMALLEST_CLIP) / 2
         scaled = weight / factor
         ctx.save_for_backward(scaled, factor)
         ctx.half = half
@@ -159,10 +162,11 @@ class N2uqWeight(WeightQuantizer):
     def freeze(self, weight: Tensor) -> FrozenWeight:
         mean = weight.detach().double().flatten(1).abs().mean(dim=1)
         factor = self._factor(mean).float()
-        half = self.clip_val / 2
+        clip = self.clip_val.clamp_min(SMALLEST_CLIP)
+        half = clip / 2
         clipped = torch.minimum(torch.maximum(weight / per_channel(factor, weight), -half), half)
-        index = torch.round((clipped + half) * (self.top / self.clip_val))
-        scale = factor.double() * self.clip_val.double() / (2 * self.top)
+        index = torch.round((clipped + half) * (self.top / clip))
+        scale = factor.double() * clip.double() / (2 * self.top)
         return FrozenWeight((2 * index - self.top).to(torch.int16), scale.float())
 
 

@@ -414,3 +414,32 @@ def test_statistics_are_taken_anew_over_whole_images(
     assert int(bn.num_batches_tracked or 0) == 1
     assert int(untouched.stem.conv.bn.num_batches_tracked or 0) == 6
     assert torch.equal(stem.conv.latent(), untouched.stem.conv.latent())
+
+
+def test_other_initial_weights_are_another_run(
+    image_folder: Path, tmp_path: Path, tiny_detector: DetectorFactory
+) -> None:
+    """A state that began with other weights is not gone on with."""
+    recipe = dataclasses.replace(RECIPE, stages=(LOW_BIT,))
+    first, second = tiny_detector(bits=2, seed=1), tiny_detector(bits=2, seed=2)
+    Trainer(recipe, image_folder, tmp_path, init=first).run()
+    with pytest.raises(CalibrationError, match="another recipe or other data"):
+        Trainer(recipe, image_folder, tmp_path, init=second).run()
+
+
+def test_an_infinite_gradient_ends_the_run(
+    image_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The loss may be finite while its gradient is not; no NaN weight is ever saved."""
+    norm = torch.tensor(math.inf)
+    monkeypatch.setattr(train.nn.utils, "clip_grad_norm_", lambda *_: norm)
+    with pytest.raises(CalibrationError, match="norm of its gradient inf"):
+        Trainer(ONE_STAGE, image_folder, tmp_path).run()
+    assert not (tmp_path / STATE).exists()
+
+
+def test_a_file_in_the_place_of_the_run(image_folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "run").write_text("mine")
+    with pytest.raises(CalibrationError, match="not a folder"):
+        Trainer(ONE_STAGE, image_folder, tmp_path / "run").run()
+    assert (tmp_path / "run").read_text() == "mine"

@@ -86,7 +86,8 @@ def test_codes_are_numpys_count(
     (lowered,) = run_model(to_model(graph, opset=17), optimize, **feeds)
     (body,) = run_model(whole, optimize, **feeds)
     want = _count(table, x)
-    assert set(want.reshape(-1)) >= {0, 1, top}
+    assert {0, top} <= set(want.reshape(-1))
+    assert np.unique(want).size >= top // 2
     np.testing.assert_array_equal(lowered[0, :, 0].astype(np.int64), want)
     np.testing.assert_array_equal(body[0, :, 0].astype(np.int64), want)
 

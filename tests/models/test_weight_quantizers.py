@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
@@ -11,6 +12,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from qmdd.models import Detector
+from qmdd.models.checkpoint import load_weights
 from qmdd.models.quantizers import (
     LsqWeight,
     MinMaxWeight,
@@ -225,3 +228,27 @@ def test_an_unknown_kind_is_refused() -> None:
     """The message lists the kinds that there are."""
     with pytest.raises(ValueError, match="minmax, lsq, n2uq"):
         build_weight("binary", 2, torch.ones(1, 1, 1, 1))
+
+
+def test_lsq_steps_fit_the_weights_that_training_starts_from(
+    tiny_detector: Callable[..., Detector],
+) -> None:
+    """From full-precision weights a hundred times smaller, codes must not all be 0."""
+    twin, quantised = tiny_detector(bits=32), tiny_detector(bits=2, weight="lsq")
+    conv = twin.get_submodule("stages.0.0.conv1.conv")
+    with torch.no_grad():
+        conv.weight.mul_(0.01)
+    load_weights(quantised, twin)
+    frozen = quantised.get_submodule("stages.0.0.conv1.conv").frozen()
+    assert len(frozen.codes.unique()) == 4
+
+
+def test_a_clip_that_training_drove_to_zero() -> None:
+    """Held above SMALLEST_CLIP: finite weights and gradients, in training and frozen."""
+    quantizer, weight = N2uqWeight(2), torch.randn(4, 3, 3, 3, requires_grad=True)
+    with torch.no_grad():
+        quantizer.clip_val.zero_()
+    quantizer(weight).sum().backward()
+    assert weight.grad is not None
+    assert bool(weight.grad.isfinite().all())
+    assert bool(quantizer.freeze(weight).scale.isfinite().all())
