@@ -6,7 +6,7 @@ Three parts, each counting wrong codes:
   2^20 neighbours of each threshold;
 * ``folded``: the tables that the exporter folds per channel (shift, PReLU, shift, SLR over N2UQ),
   every float32 within 2^20 neighbours of each threshold of every channel, through the source
-  model's own activation chain (28 thousand million of them: 20 minutes; ``--channels`` takes fewer);
+  model's own activation chain (28 thousand million floats; ``--channels`` takes fewer);
 * ``all_floats``: the first layer's quantizer on all 2^32 float32 bit patterns, NaN and the
   infinities among them.
 """

@@ -211,7 +211,8 @@ def _frozen_copy(detector: Detector) -> Detector:
 
 def _write_golden(path: Path, detector: Detector, paths: Sequence[Path]) -> None:
     images, logits, codes = [], [], []
-    for batch in batches(paths[:GOLDEN_IMAGES], CONTRACT):
+    spread = paths[:: max(1, len(paths) // GOLDEN_IMAGES)][:GOLDEN_IMAGES]  # not all of one class
+    for batch in batches(spread, CONTRACT):
         for image in batch:
             logit, record = source_outputs(detector, image[None])
             images.append(image)

@@ -29,6 +29,7 @@ from ..models.checkpoint import tables
 from ..models.conv import QuantConv2d
 from .errors import ExportError
 from .multithreshold import DOMAIN, OPSET, add_function
+from .probes import SUFFIX
 
 if TYPE_CHECKING:
     import onnx
@@ -173,12 +174,25 @@ def canonical_from_detector(detector: Detector) -> onnx.ModelProto:
         raise ExportError("tracing failed: the exporter returned nothing")
     model: onnx.ModelProto = program.model_proto
     _strip(model)
+    _name_codes(model)
     add_function(model)
     expected = len(quantized_layers(detector))
     have = sum(node.op_type == "MultiThreshold" for node in model.graph.node)
     if have != expected:
         raise ExportError(f"tracing kept {have} of {expected} quantizers; the graph is not usable")
     return model
+
+
+def _name_codes(model: onnx.ModelProto) -> None:
+    """Call every code tensor ``<layer>.codes``, by which parity finds it."""
+    names = {
+        node.output[0]: node.attribute[0].s.decode() + SUFFIX
+        for node in model.graph.node
+        if node.op_type == "MultiThreshold"
+    }
+    for node in model.graph.node:
+        for tensors in (node.input, node.output):
+            tensors[:] = [names.get(name, name) for name in tensors]
 
 
 def _strip(model: onnx.ModelProto) -> None:
