@@ -50,7 +50,8 @@ def onnx_for_target(
     if not low <= opset <= high:
         raise ExportError(f"target {target.name} is written at opset {low} to {high}, not {opset}")
     graph = gs.import_onnx(canonical)
-    applied, notes = [], []
+    applied: list[tuple[str, int]] = []
+    notes: list[str] = []
     for name, run in passes_of(target, storage, opset):
         outcome = run(graph)
         applied.append((name, outcome.applied))

@@ -72,7 +72,8 @@ class TierResult:
     def passed(self) -> bool:
         """Every code equal, logits within :data:`LOGIT_BAR`, no verdict flipped."""
         close = self.max_abs_logit_diff <= LOGIT_BAR
-        return self.images > 0 and not self.wrong_codes and close and not self.flipped_verdicts
+        compared = self.images > 0 and self.codes_compared > 0
+        return compared and not self.wrong_codes and close and not self.flipped_verdicts
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON and the manifest."""
@@ -212,15 +213,26 @@ def _add(
     names: Sequence[str],
 ) -> None:
     theirs = outputs["logit"]
-    difference = np.abs(logits.astype(np.float64) - theirs.astype(np.float64))
+    _check_shape("logit", logits, theirs)
+    with np.errstate(invalid="ignore"):  # equal infinities: their difference is no number
+        difference = np.abs(logits.astype(np.float64) - theirs.astype(np.float64))
     # A NaN on either side must not pass: np.max hands it on, and NaN <= bar is false.
     result.max_abs_logit_diff = float(np.max([result.max_abs_logit_diff, difference.max()]))
     result.flipped_verdicts += int(((logits > 0) != (theirs > 0)).sum())
     result.images += len(logits)
     for layer, name in zip(result.layers, names, strict=True):
         ours = codes[layer.layer]
+        _check_shape(layer.layer, ours, outputs[name])
         layer.codes += ours.size
         layer.wrong += int((ours != outputs[name]).sum())
+
+
+def _check_shape(what: str, ours: npt.NDArray[Any], theirs: npt.NDArray[Any]) -> None:
+    if ours.shape != theirs.shape:
+        raise ParityError(
+            f"{what} has shape {list(theirs.shape)} in the exported model, {list(ours.shape)} in "
+            "its source; export it again"
+        )
 
 
 def find_source(bundle: Bundle, checkpoint: Path | None) -> Checkpoint:
@@ -232,7 +244,13 @@ def find_source(bundle: Bundle, checkpoint: Path | None) -> Checkpoint:
     Raises:
         ParityError: the file is another one, or none was given and none is built in.
     """
-    wanted = bundle.manifest["source"]["sha256"]
+    source = bundle.manifest.get("source")
+    if not isinstance(source, dict) or not isinstance(source.get("sha256"), str):
+        raise ParityError(
+            f"{bundle.path}: its manifest does not say which checkpoint it was exported from; "
+            "export it anew"
+        )
+    wanted = source["sha256"]
     if checkpoint is not None:
         found = Checkpoint(checkpoint)
         if found.sha256() != wanted:
@@ -245,7 +263,7 @@ def find_source(bundle: Bundle, checkpoint: Path | None) -> Checkpoint:
         candidate = Checkpoint(path)
         if candidate.sha256() == wanted:
             return candidate
-    name = bundle.manifest["source"].get("checkpoint", "the source")
+    name = source.get("checkpoint", "a checkpoint")
     raise ParityError(
         f"{bundle.path}: exported from {name}, which is not built in; "
         "name the file with --checkpoint"

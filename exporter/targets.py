@@ -20,7 +20,8 @@ class Target:
         summary: one line for people.
         passes: names of the passes, in order; see :func:`passes_of`.
         opsets: lowest and highest opset that the passes can write.
-        claim: what the claim of exactness rests on: ``measured``, ``built, not run``, ``documented``.
+        claim: what the claim of exactness rests on: ``measured``, ``built, not run`` or
+            ``documented``.
     """
 
     name: str

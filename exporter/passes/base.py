@@ -18,7 +18,7 @@ from ..errors import ExportError
 
 @dataclasses.dataclass
 class Outcome:
-    """``applied``: number of rewrites; ``notes``: one line for each place that was left, and why."""
+    """``applied``: number of rewrites; ``notes``: a line for each place that was left, and why."""
 
     applied: int = 0
     notes: list[str] = dataclasses.field(default_factory=list)

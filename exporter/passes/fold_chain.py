@@ -115,7 +115,5 @@ def _step(op: str, source: gs.Tensor, value: F32) -> _Link:
             "PReLU slopes are negative, so not monotone",
         )
     if op == "Mul":  # by zero, what overflowed before it would be no number
-        return link(
-            lambda x: x * column, value <= 0, "factors are not positive, so not increasing"
-        )
+        return link(lambda x: x * column, value <= 0, "factors are not positive, so not increasing")
     return link(lambda x: x + column, infinite, "")

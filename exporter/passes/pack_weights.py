@@ -185,9 +185,7 @@ def _parts(
 
 def _width(plan: _Plan, book: Codebook) -> int:
     if book.bits > 8:
-        raise refuse(
-            plan.layer, f"{book.bits}-bit weights fit no storage", "use 2, 3, 4 or 8 bits"
-        )
+        raise refuse(plan.layer, f"{book.bits}-bit weights fit no storage", "use 2, 3, 4 or 8 bits")
     if plan.storage == "own":
         return book.bits
     asked = int(plan.storage.removeprefix("int"))

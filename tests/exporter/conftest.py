@@ -21,9 +21,14 @@ from qmdd.exporter.lower import _pack_initializers, _set_header
 from qmdd.exporter.multithreshold import DOMAIN
 from qmdd.exporter.passes.pack_weights import packed_constants
 from qmdd.exporter.trace import canonical_from_detector
-from qmdd.models import Detector, build_detector, resnet
+from qmdd.models import Detector, build_detector, quantized_layers, resnet
 from qmdd.models.checkpoint import checkpoint_bytes, freeze
-from qmdd.models.quantizers import N2uqActivation, SlrActivation
+from qmdd.models.quantizers import (
+    LsqActivation,
+    MinMaxActivation,
+    N2uqActivation,
+    SlrActivation,
+)
 
 #: 1/8 of the real widths, as in the other rooms, and one block to a stage: tracing takes 2 s.
 NARROW = (8, 16, 32, 64)
@@ -72,6 +77,31 @@ def _spread(detector: Detector, seed: int) -> None:
                 draw(module.tau, -0.2, 0.2)
 
 
+def _fit_ranges(detector: Detector) -> None:
+    """Let LSQ and MinMax span what they meet in evaluation, so that all their codes occur."""
+    generator = torch.Generator().manual_seed(12)
+    with pytest.MonkeyPatch.context() as patch, torch.no_grad():
+        for _, layer in quantized_layers(detector):
+            outer = layer.act.quantizer
+            inner = outer.inner if isinstance(outer, SlrActivation) else outer
+
+            def count(
+                x: torch.Tensor,
+                inner: torch.nn.Module | None = inner,
+                original: Callable[[torch.Tensor], torch.Tensor] = inner.count,  # type: ignore[union-attr]
+            ) -> torch.Tensor:
+                low, high = np.quantile(x.numpy(), [0.02, 0.98])
+                if isinstance(inner, LsqActivation) and high > 0:
+                    inner.raw_step.fill_(high / inner.top)
+                if isinstance(inner, MinMaxActivation) and high > low:
+                    inner.low.fill_(low)
+                    inner.high.fill_(high)
+                return original(x)
+
+            patch.setattr(inner, "count", count)
+        detector(torch.randint(0, 256, (4, 3, 64, 64), generator=generator))
+
+
 @pytest.fixture(scope="session")
 def make_detector(settle: Callable[[Detector], Detector]) -> Callable[..., Detector]:
     """A fresh narrow detector in evaluation mode, ``make_detector(arch, bits, seed=, deep=, ...)``.
@@ -88,7 +118,10 @@ def make_detector(settle: Callable[[Detector], Detector]) -> Callable[..., Detec
             torch.manual_seed(seed)
             detector = build_detector(arch, bits, **options)
             _spread(detector, seed)
-            return settle(detector)
+            settle(detector)
+            if detector.config.quantized:
+                _fit_ranges(detector)
+            return detector
 
     return make
 
@@ -125,9 +158,7 @@ def small(make_detector: Callable[..., Detector]) -> Detector:
 
 
 @pytest.fixture(scope="session")
-def checkpoints(
-    tmp_path_factory: pytest.TempPathFactory, small: Detector
-) -> dict[str, Path]:
+def checkpoints(tmp_path_factory: pytest.TempPathFactory, small: Detector) -> dict[str, Path]:
     """Files of :func:`small`: ``latent`` and ``frozen``; to read them, use :func:`shallow`."""
     folder = tmp_path_factory.mktemp("checkpoints")
     files = {form: folder / f"{form}.safetensors" for form in ("latent", "frozen")}

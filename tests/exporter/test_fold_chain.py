@@ -118,7 +118,9 @@ def chains(draw: st.DrawFn) -> tuple[list[Step], F32, int]:
         return draw(st.lists(values, min_size=channels, max_size=channels))
 
     steps: list[Step] = []
-    for op in draw(st.lists(st.sampled_from(["Add", "PRelu", "Mul", "Relu"]), min_size=1, max_size=4)):
+    for op in draw(
+        st.lists(st.sampled_from(["Add", "PRelu", "Mul", "Relu"]), min_size=1, max_size=4)
+    ):
         values = {"Add": numbers, "PRelu": slopes, "Mul": factors}
         steps.append((op, per_channel(values[op]) if op in values else []))
     entries = st.one_of(numbers, st.sampled_from([-np.inf, np.inf]))
@@ -161,9 +163,7 @@ def test_a_threshold_is_the_first_float_that_reaches_its_code(
     channels = len(shifts)
     steps: list[Step] = [("Add", shifts), ("PRelu", prelu[:channels])]
     thresholds = np.sort(np.float32(table))
-    folded = fold_table(
-        thresholds, [lambda x, s=step: _apply(s, x) for step in steps], channels
-    )
+    folded = fold_table(thresholds, [lambda x, s=step: _apply(s, x) for step in steps], channels)
     for index in range(thresholds.size):
         column = folded[:, index]
         inner = np.isfinite(column)
@@ -312,9 +312,7 @@ def test_a_constant_may_stand_first_and_be_one_number(
     assert fold_chain(graph).applied == 1
     assert _table(graph).shape == (1, 3)
     x = np.random.default_rng(5).normal(0, 1, (1, 3, 50, 50)).astype(np.float32)
-    np.testing.assert_array_equal(
-        run_model(explicit, x=x)[0], run_model(to_model(graph), x=x)[0]
-    )
+    np.testing.assert_array_equal(run_model(explicit, x=x)[0], run_model(to_model(graph), x=x)[0])
 
 
 @pytest.mark.parametrize("shape", [(3,), (1, 1, 3, 1), (1, 3, 1, 2), (2, 3, 1, 1)])
@@ -341,9 +339,7 @@ def test_thresholds_that_are_not_one_constant_row_are_left() -> None:
     node.inputs[1] = gs.Constant("rows", np.tile(THRESHOLDS, (3, 1)))
     outcome = fold_chain(graph)
     assert outcome.applied == 0
-    assert outcome.notes == [
-        "some.layer: its thresholds are not one constant row; left as it is"
-    ]
+    assert outcome.notes == ["some.layer: its thresholds are not one constant row; left as it is"]
 
 
 def test_a_quantizer_that_reads_the_input_has_no_chain() -> None:

@@ -196,9 +196,7 @@ def test_float_weights_leave_npr_where_it_is() -> None:
         (2, [3, 3, 2, 2], r"pads \[3, 3, 2, 2\] differ"),
     ],
 )
-def test_what_has_no_period_of_two_stays_explicit(
-    stride: int, pads: list[int], why: str
-) -> None:
+def test_what_has_no_period_of_two_stays_explicit(stride: int, pads: list[int], why: str) -> None:
     graph = _graph(np.ones((2, 3, 7, 7), dtype=np.int8), stride, pads)
     outcome = fold_stem(graph)
     assert outcome.applied == 0

@@ -160,7 +160,9 @@ def test_a_table_that_is_computed_is_refused() -> None:
         lower_thresholds(graph)
 
 
-@pytest.mark.parametrize(("top", "why"), [(0, "it has no thresholds"), (20, "20 thresholds are not")])
+@pytest.mark.parametrize(
+    ("top", "why"), [(0, "it has no thresholds"), (20, "20 thresholds are not")]
+)
 def test_a_table_of_another_length_is_refused(top: int, why: str) -> None:
     table = np.arange(top, dtype=np.float32).reshape(1, top)
     with pytest.raises(ExportError, match=f"^{LAYER}: {why}"):

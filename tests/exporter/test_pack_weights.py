@@ -310,9 +310,7 @@ def test_sums_that_pass_even_in_two_parts_are_refused() -> None:
         pack_weights("own", 21)(_graph([(LAYER, weight)], 255))
 
 
-@pytest.mark.parametrize(
-    ("bits", "storage"), [(3, "int2"), (4, "int2"), (8, "int2"), (8, "int4")]
-)
+@pytest.mark.parametrize(("bits", "storage"), [(3, "int2"), (4, "int2"), (8, "int2"), (8, "int4")])
 def test_a_storage_that_is_too_narrow_is_refused(bits: int, storage: str) -> None:
     graph = _graph([(LAYER, _weights(bits, "n2uq", (4, 2, 3, 3)))], 2**bits - 1)
     with pytest.raises(ExportError, match=f"^{LAYER}: {bits}-bit weights do not fit {storage}; ch"):

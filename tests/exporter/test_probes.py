@@ -68,9 +68,9 @@ def test_probes_show_the_sources_codes_and_change_no_logit(
 def test_a_file_that_is_no_model_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "model.onnx"
     path.write_bytes(b"not a model" * 10)
-    with pytest.raises(ParityError, match="model.onnx: not a readable ONNX model"):
+    with pytest.raises(ParityError, match=r"model\.onnx: not a readable ONNX model"):
         with_probes(path)
-    with pytest.raises(ParityError, match="absent.onnx: not a readable ONNX model"):
+    with pytest.raises(ParityError, match=r"absent\.onnx: not a readable ONNX model"):
         with_probes(tmp_path / "absent.onnx")
 
 
