@@ -73,16 +73,27 @@ def wrong_in_windows(codes: Codes, table: np.ndarray, radius: int) -> tuple[int,
 
 
 def source_chain(layer: CQB, channels: np.ndarray) -> Codes:
-    """The source model's own activation chain, a row for each of ``channels``."""
+    """The source model's own activation chain, a row for each of ``channels``.
+
+    Where a slope is negative the exporter keeps the chain up to the PReLU explicit and folds what
+    comes after it; then that part is the table's source.
+    """
     chain = copy.deepcopy(layer.act)
     for module in (chain.shift_in, chain.shift_out):
         module.bias = torch.nn.Parameter(module.bias.detach()[channels])
     chain.prelu = torch.nn.PReLU(len(channels))
     chain.prelu.weight = torch.nn.Parameter(layer.act.prelu.weight.detach()[channels])
 
+    whole = bool((layer.act.prelu.weight >= 0).all())
+    quantizer = layer.act.quantizer
+    if quantizer is None:
+        raise SystemExit("a full-precision layer has no quantizer")
+
     def codes(x: np.ndarray) -> np.ndarray:
+        rows = torch.from_numpy(x)[None, :, None, :]
         with torch.no_grad():
-            return chain.codes(torch.from_numpy(x)[None, :, None, :])[0, :, 0].numpy()
+            found = chain.codes(rows) if whole else quantizer.codes(chain.shift_out(rows))
+        return found[0, :, 0].numpy()
 
     return codes
 
