@@ -33,7 +33,7 @@ from qmdd.exporter.export import (
 from qmdd.exporter.parity import TierResult, source_outputs
 from qmdd.exporter.samples import sample_images
 from qmdd.models import CheckpointError, Detector, build_detector, quantized_layers
-from qmdd.models.checkpoint import checkpoint_bytes, freeze
+from qmdd.models.checkpoint import checkpoint_bytes, freeze, is_frozen
 from qmdd.models.conv import QuantConv2d
 from qmdd.runtime import detector as runtime_detector
 from qmdd.runtime.bundle import GOLDEN, MANIFEST, MODEL, SCHEMA, Bundle
@@ -564,6 +564,25 @@ def test_progress_names_the_stages_in_order(
 
 
 # --- parity in the export ---------------------------------------------------------------------
+
+
+def test_the_source_of_parity_is_the_checkpoints_own_model(
+    tmp_path: Path,
+    checkpoints: dict[str, Path],
+    pictures: list[Path],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Latent weights and their quantizers, not what the export froze them to."""
+    seen: list[bool] = []
+
+    def compare(detector: Detector, *_: object, **__: object) -> list[TierResult]:
+        seen.append(is_frozen(detector))
+        return []
+
+    monkeypatch.setattr(export, "compare", compare)
+    for form in ("latent", "frozen"):
+        export_bundle(checkpoints[form], tmp_path / form, images=pictures)
+    assert seen == [False, True]
 
 
 def test_parity_may_be_left_out(
