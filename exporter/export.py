@@ -116,7 +116,10 @@ def export_bundle(
     started = time.perf_counter()
     say("loading", 0, _STAGES)
     source = Checkpoint(checkpoint)
+    digest = source.sha256()
     detector = source.detector()
+    if source.sha256() != digest:
+        raise ExportError(f"{checkpoint}: changed while it was read; export it again")
     lowered, model = _model(detector, lowered_for, storage, version, say)
     seconds = time.perf_counter() - started
 
@@ -146,7 +149,7 @@ def export_bundle(
                 *lowered.notes,
             ],
         )
-        manifest = _manifest(folder, source, result, storage, version, lowered)
+        manifest = _manifest(folder, source, digest, result, storage, version, lowered)
         (folder / MANIFEST).write_bytes(manifest_bytes(manifest))
     say("done", _STAGES, _STAGES)
     return result
@@ -280,6 +283,7 @@ def _multiply_adds(detector: Detector) -> int:
 def _manifest(
     folder: Path,
     source: Checkpoint,
+    digest: str,
     result: ExportResult,
     storage: str,
     opset: int,
@@ -296,7 +300,7 @@ def _manifest(
         "weights": storage,
         "source": {
             "checkpoint": source.path.name,
-            "sha256": source.sha256(),
+            "sha256": digest,
             "format": source.form,
             "frozen": source.form == FROZEN,
             "config": dataclasses.asdict(source.config),

@@ -620,3 +620,14 @@ def test_exporting_leaves_the_checkpoint_alone(
     before = source.read_bytes()
     export_bundle(source, tmp_path / "bundle", images=pictures, verify=False)
     assert source.read_bytes() == before
+
+
+def test_a_checkpoint_that_changes_while_it_is_read_is_refused(
+    tmp_path: Path, checkpoints: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The manifest must not name the hash of another file than the one that was exported."""
+    digests = iter("ab")
+    monkeypatch.setattr(export.Checkpoint, "sha256", lambda _: next(digests))
+    with pytest.raises(ExportError, match="changed while it was read"):
+        export_bundle(next(iter(checkpoints.values())), tmp_path / "bundle")
+    assert list(tmp_path.iterdir()) == []
