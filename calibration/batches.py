@@ -13,10 +13,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from ..runtime.errors import ImageError
+from ..runtime.errors import DataError, ImageError
+from ..runtime.folder import Sample
 from ..runtime.images import load_rgb
-from .errors import DataError
-from .folder import Sample
 
 Rgb = npt.NDArray[np.uint8]
 

@@ -5,7 +5,3 @@ from __future__ import annotations
 
 class CalibrationError(Exception):
     """Data, a recipe or a training run that cannot be used."""
-
-
-class DataError(CalibrationError):
-    """An image folder that is not what training or evaluation needs."""

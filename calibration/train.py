@@ -22,9 +22,9 @@ from torch.nn import functional as F
 from ..models import Detector
 from ..models.checkpoint import LATENT, Checkpoint, checkpoint_bytes, load_weights
 from ..runtime.files import write_atomically
+from ..runtime.folder import digest, scan
 from .batches import Augmentation, Batches, ImageStore
 from .errors import CalibrationError
-from .folder import digest, scan
 from .recipe import Recipe, Stage
 
 STATE = "state.safetensors"

@@ -25,9 +25,9 @@ from .options import (
 from .output import Report, print_json, print_line, print_table, progress, stdout_for_results
 
 if TYPE_CHECKING:
-    from ..calibration.folder import Sample
     from ..calibration.recipe import Recipe
     from ..models import Detector
+    from ..runtime.folder import Sample
 
 LATENT, FROZEN, RECIPE = "latent.safetensors", "frozen.safetensors", "recipe.json"
 
@@ -127,8 +127,8 @@ def command(
     if recipe is not None and (arch is not None or bits is not None):
         raise click.UsageError("--recipe says what to train; leave --arch and --bits out")
 
-    from ..calibration.folder import scan
     from ..calibration.train import Trainer, latent_from
+    from ..runtime.folder import scan
 
     plan = _plan(recipe, arch or DEFAULT_ARCH, bits or DEFAULT_BITS, seed, epochs)
     _check_device(device)
@@ -232,7 +232,8 @@ def _measure(
     detector: Detector, samples: list[Sample], report: Report
 ) -> dict[str, dict[str, float]]:
     """Accuracy and average precision by generator, and their mean."""
-    from ..calibration.evaluate import by_generator, scores_of
+    from ..calibration.evaluate import scores_of
+    from ..runtime.metrics import by_generator
 
     scores = scores_of(
         detector, samples, report=lambda done: report("measuring", done, len(samples))

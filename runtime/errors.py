@@ -15,6 +15,10 @@ class BundleError(RuntimeFailure):
     """A bundle that is missing, damaged or not ours."""
 
 
+class DataError(RuntimeFailure):
+    """An image folder that is not what training, calibration or evaluation needs."""
+
+
 class SessionError(RuntimeFailure):
     """An inference session that cannot be made or run."""
 

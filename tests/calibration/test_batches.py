@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from qmdd.calibration.batches import Augmentation, Batches, ImageStore, augment
-from qmdd.calibration.errors import DataError
-from qmdd.calibration.folder import Sample, scan
+from qmdd.runtime.errors import DataError
+from qmdd.runtime.folder import Sample, scan
 
 HOW = Augmentation(32)
 

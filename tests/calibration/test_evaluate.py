@@ -11,10 +11,11 @@ import pytest
 import torch
 from PIL import Image
 
-from qmdd.calibration.evaluate import by_generator, metrics_of, scores_of
-from qmdd.calibration.folder import Sample, scan
+from qmdd.calibration.evaluate import scores_of
 from qmdd.models import Detector
+from qmdd.runtime.folder import Sample, scan
 from qmdd.runtime.images import load_rgb
+from qmdd.runtime.metrics import by_generator, metrics_of
 
 
 def test_metrics_by_hand() -> None:

@@ -21,8 +21,7 @@ from torch.nn import functional as F
 
 from qmdd.calibration import train
 from qmdd.calibration.batches import Augmentation, Batches, ImageStore
-from qmdd.calibration.errors import CalibrationError, DataError
-from qmdd.calibration.folder import scan
+from qmdd.calibration.errors import CalibrationError
 from qmdd.calibration.recipe import Recipe, Stage
 from qmdd.calibration.train import (
     STATE,
@@ -35,6 +34,8 @@ from qmdd.calibration.train import (
 from qmdd.models import Detector
 from qmdd.models.checkpoint import checkpoint_bytes, freeze, load_checkpoint
 from qmdd.runtime import files
+from qmdd.runtime.errors import DataError
+from qmdd.runtime.folder import scan
 
 pytestmark = pytest.mark.usefixtures("narrow")
 

@@ -8,11 +8,10 @@ import os
 import click
 import pytest
 
-from qmdd.calibration.errors import DataError
 from qmdd.cli.errors import CommandError, State, explain, message_of, printable
 from qmdd.exporter.errors import ExportError, ParityError
 from qmdd.models.errors import CheckpointError
-from qmdd.runtime.errors import BundleError
+from qmdd.runtime.errors import BundleError, DataError
 
 
 def system(number: int, name: str | None = "place/file") -> OSError:

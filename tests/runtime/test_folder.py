@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from qmdd.calibration.errors import DataError
-from qmdd.calibration.folder import Sample, digest, scan
+from qmdd.runtime.errors import DataError
+from qmdd.runtime.folder import Sample, digest, scan
 
 
 def _touch(root: Path, *names: str) -> None:

@@ -11,8 +11,8 @@ from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
-from ..runtime.images import find_images
 from .errors import DataError
+from .images import find_images
 
 #: Folder names of the classes, by label.
 CLASS_FOLDERS = ("0_real", "1_fake")
