@@ -26,9 +26,8 @@ from _record import record
 from qmdd.exporter.lower import onnx_for_target
 from qmdd.exporter.targets import find_target
 from qmdd.exporter.trace import canonical_from_detector
-from qmdd.models import Detector, quantized_layers
+from qmdd.models import ActivationChain, Detector, quantised_chains
 from qmdd.models.checkpoint import freeze, is_frozen, load_checkpoint
-from qmdd.models.cqb import CQB
 from qmdd.models.float_order import MAX_KEY, float_from_key, key_from_float
 from qmdd.models.zoo import builtin_checkpoint
 
@@ -43,8 +42,8 @@ def folded_tables(detector: Detector) -> dict[str, np.ndarray]:
     lowered = onnx_for_target(canonical_from_detector(detector), find_target("onnx"), "own", 25)
     held = {t.name: t for t in lowered.model.graph.initializer}
     tables = {}
-    for name, layer in quantized_layers(detector):
-        top = layer.act.quantizer.top if layer.act.quantizer is not None else 0
+    for name, chain in quantised_chains(detector):
+        top = chain.quantizer.top if chain.quantizer is not None else 0
         columns = [numpy_helper.to_array(held[f"{name}.t{i}"]).reshape(-1) for i in range(top)]
         tables[name] = np.stack(columns, axis=1)
     return tables
@@ -72,43 +71,43 @@ def wrong_in_windows(codes: Codes, table: np.ndarray, radius: int) -> tuple[int,
     return compared, wrong
 
 
-def source_chain(layer: CQB, channels: np.ndarray) -> Codes:
+def source_chain(source: ActivationChain, channels: np.ndarray) -> Codes:
     """The source model's own activation chain, a row for each of ``channels``.
 
     Where a slope is negative the exporter keeps the chain up to the PReLU explicit and folds what
     comes after it; then that part is the table's source.
     """
-    chain = copy.deepcopy(layer.act)
+    chain = copy.deepcopy(source)
     for module in (chain.shift_in, chain.shift_out):
         module.bias = torch.nn.Parameter(module.bias.detach()[channels])
     chain.prelu = torch.nn.PReLU(len(channels))
-    chain.prelu.weight = torch.nn.Parameter(layer.act.prelu.weight.detach()[channels])
+    chain.prelu.weight = torch.nn.Parameter(source.prelu.weight.detach()[channels])
 
-    whole = bool((layer.act.prelu.weight >= 0).all())
-    quantizer = layer.act.quantizer
+    whole = bool((source.prelu.weight >= 0).all())
+    quantizer = source.quantizer
     if quantizer is None:
         raise SystemExit("a full-precision layer has no quantizer")
 
     def codes(x: np.ndarray) -> np.ndarray:
         rows = torch.from_numpy(x)[None, :, None, :]
         with torch.no_grad():
-            found = chain.codes(rows) if whole else quantizer.codes(chain.shift_out(rows))
+            found = chain.codes(rows).codes if whole else quantizer.codes(chain.shift_out(rows))
         return found[0, :, 0].numpy()
 
     return codes
 
 
-def source_quantizer(layer: CQB) -> Codes:
+def source_quantizer(chain: ActivationChain) -> Codes:
     """The source model's quantizer alone."""
-    quantizer = layer.act.quantizer
+    quantizer = chain.quantizer
     if quantizer is None:
         raise SystemExit("a full-precision layer has no quantizer")
     return lambda x: quantizer.codes(torch.from_numpy(x)).numpy()
 
 
-def wrong_on_all_floats(layer: CQB) -> tuple[int, int]:
+def wrong_on_all_floats(chain: ActivationChain) -> tuple[int, int]:
     """The quantizer and its table on every float32 bit pattern."""
-    quantizer = layer.act.quantizer
+    quantizer = chain.quantizer
     if quantizer is None:
         return 0, 0
     table = quantizer.table()
@@ -136,13 +135,13 @@ def main() -> None:
     detector = load_checkpoint(arguments.checkpoint)
     if not is_frozen(detector):
         freeze(detector)
-    layers = dict(quantized_layers(detector))
+    layers = dict(quantised_chains(detector))
     started = time.perf_counter()
     parts: dict[str, list[tuple[int, int]]] = {"quantizers": [], "folded": []}
     for name, table in folded_tables(detector).items():
         layer = layers[name]
         chosen = np.arange(len(table))[: arguments.channels]
-        own = layer.act.quantizer.table()[None] if layer.act.quantizer is not None else table[:1]
+        own = layer.quantizer.table()[None] if layer.quantizer is not None else table[:1]
         radius = arguments.radius
         parts["quantizers"].append(wrong_in_windows(source_quantizer(layer), own, radius))
         codes = source_chain(layer, chosen)

@@ -16,16 +16,25 @@ from torch import Tensor
 from ..runtime.errors import DataError, ImageError
 from ..runtime.folder import Sample
 from ..runtime.images import load_rgb
+from .resynthesis import resynthesise
 
 Rgb = npt.NDArray[np.uint8]
 
 
 class Augmentation(NamedTuple):
-    """``crop``: side in pixels; ``even``: only even offsets; ``turn``: quarter turns too."""
+    """How a training image is changed.
+
+    Attributes:
+        crop: side of the square in pixels.
+        even: crop only at even offsets.
+        turn: quarter turns beside flips.
+        resynthesis: share of the fakes that are made anew, see :mod:`.resynthesis`.
+    """
 
     crop: int
     even: bool = False
     turn: bool = True
+    resynthesis: float = 0.0
 
 
 class ImageStore:
@@ -94,7 +103,11 @@ class Batches:
         images, labels = [], []
         for index in chosen:
             rng = np.random.default_rng([self.seed, epoch, int(index)])
-            images.append(augment(self.store.pixels(int(index)), self.how, rng))
-            labels.append(self.store.samples[int(index)].label)
+            label = self.store.samples[int(index)].label
+            image = augment(self.store.pixels(int(index)), self.how, rng)
+            if label and rng.random() < self.how.resynthesis:
+                image = resynthesise(image, rng)
+            images.append(image)
+            labels.append(label)
         stacked = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2)
         return stacked, torch.tensor(labels, dtype=torch.float32)

@@ -48,6 +48,7 @@ class Stage:
         weight_decay: on convolution and linear weights only.
         warmup: steps over which the learning rate rises from 0.
         clip: largest norm of the gradient.
+        resynthesis: share of the fakes that a random up-sampling network makes anew.
     """
 
     bits: int
@@ -60,6 +61,7 @@ class Stage:
     weight_decay: float = 0.01
     warmup: int = 50
     clip: float = 5.0
+    resynthesis: float = 0.0
 
     def __post_init__(self) -> None:
         _check_types(self)
@@ -70,6 +72,8 @@ class Stage:
             raise CalibrationError("recipe: crop must be even and at least 32 pixels")
         if not 0 < self.lr < 1:
             raise CalibrationError("recipe: lr must lie between 0 and 1")
+        if not 0 <= self.resynthesis <= 1:
+            raise CalibrationError("recipe: resynthesis must lie between 0 and 1")
         if not (0 <= self.weight_decay < 1 and self.warmup >= 0):
             raise CalibrationError("recipe: weight_decay and warmup must not be negative")
         if not 0 < self.clip < math.inf:
@@ -78,14 +82,20 @@ class Stage:
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
-    """Model, seed and stages; each stage starts from the weights that the one before ended with."""
+    """Model, seed and stages; each stage starts from the weights that the one before ended with.
+
+    ``start`` names the recipe whose result the first stage starts from; empty: random weights.
+    """
 
     stages: tuple[Stage, ...]
     arch: str = "resnet23"
-    activation: str = "n2uq"
-    weight: str = "n2uq"
+    start: str = ""
+    activation: str = ""
+    weight: str = ""
     slr: bool = True
     cqb: bool = True
+    representation: str = "npr"
+    width: float = 1.0
     seed: int = 0
     precision: str = "float32"
     #: Images over which the batch-norm statistics are taken anew at the end (256-pixel crops).
@@ -105,7 +115,16 @@ class Recipe:
     def config(self, bits: int) -> DetectorConfig:
         """The detector's configuration at ``bits``."""
         try:
-            return DetectorConfig(self.arch, bits, self.activation, self.weight, self.slr, self.cqb)
+            return DetectorConfig(
+                arch=self.arch,
+                bits=bits,
+                activation=self.activation,
+                weight=self.weight,
+                slr=self.slr,
+                cqb=self.cqb,
+                representation=self.representation,
+                width=self.width,
+            )
         except ModelError as error:
             raise CalibrationError(f"recipe: {error}") from error
 

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..models import Detector
+from ..models import Detector, detector_from_config
 from ..models.checkpoint import LATENT, Checkpoint, checkpoint_bytes, load_weights
 from ..runtime.files import write_atomically
 from ..runtime.folder import digest, scan
@@ -113,7 +113,7 @@ class Trainer:
 
     def _fresh(self, index: int, source: Detector | None) -> Detector:
         torch.manual_seed(self.recipe.seed + index)
-        detector = Detector(self.recipe.config(self.recipe.stages[index].bits))
+        detector = detector_from_config(self.recipe.config(self.recipe.stages[index].bits))
         if source is not None:
             load_weights(detector, source.to("cpu"))
         return detector
@@ -122,7 +122,7 @@ class Trainer:
         self, index: int, detector: Detector, start: int, moments: dict[str, Tensor] | None
     ) -> Detector:
         stage = self.recipe.stages[index]
-        how = Augmentation(stage.crop, stage.even, stage.turn)
+        how = Augmentation(stage.crop, stage.even, stage.turn, stage.resynthesis)
         batches = Batches(self.store, stage.batch, how, seed=self.recipe.seed * 1000 + index)
         steps = batches.per_epoch * stage.epochs
         detector = detector.to(self.device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
@@ -190,7 +190,7 @@ class Trainer:
         model = {k[len("model.") :]: v for k, v in tensors.items() if k.startswith("model.")}
         moments = {k[len("adam.") :]: v for k, v in tensors.items() if k.startswith("adam.")}
         try:
-            detector = Detector(self.recipe.config(self.recipe.stages[index].bits))
+            detector = detector_from_config(self.recipe.config(self.recipe.stages[index].bits))
             detector.load_state_dict(model, strict=True)
             for name, parameter in detector.named_parameters():
                 for key in ("exp_avg", "exp_avg_sq"):

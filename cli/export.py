@@ -12,12 +12,14 @@ from .options import (
     DEFAULT_ARCH,
     DEFAULT_BITS,
     FILE,
+    FULL_PRECISION,
     arch_option,
     bits_option,
     debug_option,
     image_files,
     images_option,
     json_option,
+    module_option,
 )
 from .output import (
     missed_parity,
@@ -30,7 +32,7 @@ from .output import (
 
 if TYPE_CHECKING:
     from ..exporter.export import ExportResult
-    from ..models.checkpoint import Checkpoint
+    from ..exporter.source import Source
 
 
 @click.command("export")
@@ -40,6 +42,7 @@ if TYPE_CHECKING:
     metavar="FILE",
     help="Checkpoint made by qmdd train or freeze; default: the built-in one.",
 )
+@module_option
 @bits_option(f"the checkpoint's, else {DEFAULT_BITS}")
 @arch_option(f"the checkpoint's, else {DEFAULT_ARCH}")
 @click.option("--target", default="onnx", show_default=True, help="What to lower the model for.")
@@ -74,6 +77,7 @@ if TYPE_CHECKING:
 @debug_option
 def command(
     checkpoint: Path | None,
+    module: str | None,
     bits: int | None,
     arch: str | None,
     target: str,
@@ -95,6 +99,9 @@ def command(
     qmdd export --bits 2
     qmdd export --checkpoint runs/mine/frozen.safetensors --images photos/ -o bundle
     """
+    if module is not None and (checkpoint, bits, arch) != (None, None, None):
+        raise click.UsageError("--module brings its own network; leave the other options out")
+
     from ..exporter.errors import ExportError
     from ..exporter.targets import find_target
 
@@ -106,13 +113,12 @@ def command(
 
     from ..exporter.export import export_bundle
 
-    source = _source(checkpoint, arch, bits)
-    config = source.config
-    place = output or Path(f"{config.arch}-w{config.bits}a{config.bits}-{target}")
+    source = _source(checkpoint, module, arch, bits)
+    place = output or Path(f"{source.arch}-{_width(source.bits)}-{target}")
     on_interrupt(lambda: f"nothing was written: {place} is as it was")
     with stdout_for_results(), progress() as report:
         result = export_bundle(
-            source.path,
+            source,
             place,
             target=target,
             images=files,
@@ -134,23 +140,34 @@ def command(
         )
 
 
-def _source(checkpoint: Path | None, arch: str | None, bits: int | None) -> Checkpoint:
-    """The checkpoint to export; :class:`CommandError` if it is not what the options ask for."""
+def _source(
+    checkpoint: Path | None, module: str | None, arch: str | None, bits: int | None
+) -> Source:
+    """What to export; :class:`CommandError` if it is not what the options ask for."""
+    from ..exporter.source import source_from_checkpoint, source_from_module
+
+    if module is not None:
+        return source_from_module(module)
+    if checkpoint is None:
+        return source_from_checkpoint(_builtin(arch or DEFAULT_ARCH, bits or DEFAULT_BITS))
+    _check_checkpoint(checkpoint, arch, bits)
+    return source_from_checkpoint(checkpoint)
+
+
+def _check_checkpoint(path: Path, arch: str | None, bits: int | None) -> None:
     from ..models.checkpoint import Checkpoint
 
-    if checkpoint is None:
-        return Checkpoint(_builtin(arch or DEFAULT_ARCH, bits or DEFAULT_BITS))
-    found = Checkpoint(checkpoint)
-    for option, asked, held in (
-        ("--arch", arch, found.config.arch),
-        ("--bits", bits, found.config.bits),
-    ):
+    config = Checkpoint(path).config
+    for option, asked, held in (("--arch", arch, config.arch), ("--bits", bits, config.bits)):
         if asked is not None and asked != held:
             raise CommandError(
-                f"{checkpoint}: {option} {asked} does not fit this checkpoint, which has {held}; "
+                f"{path}: {option} {asked} does not fit this checkpoint, which has {held}; "
                 f"leave {option} out, or name another checkpoint"
             )
-    return found
+
+
+def _width(bits: int) -> str:
+    return f"w{bits}a{bits}" if bits < FULL_PRECISION else "fp32"
 
 
 def _builtin(arch: str, bits: int) -> Path:
@@ -170,8 +187,12 @@ def _print_result(result: ExportResult, explain: bool) -> None:
     data = result.to_dict()
     full, small = data["size"]["fp32_bytes"], data["model_bytes"]
     ratio = f"{full / small:.1f} times smaller"
-    print_line(f"{data['arch']}, {data['bits']} bits, target {data['target']}")
-    print_line(f"{full:,} bytes in full precision -> model.onnx {small:,} bytes, {ratio}")
+    if data["bits"] == FULL_PRECISION:
+        print_line(f"{data['arch']}, full precision, target {data['target']}")
+        print_line(f"model.onnx {small:,} bytes")
+    else:
+        print_line(f"{data['arch']}, {data['bits']} bits, target {data['target']}")
+        print_line(f"{full:,} bytes in full precision -> model.onnx {small:,} bytes, {ratio}")
     print_line(f"exported in {data['seconds']:.1f} s")
     print_line("")
     if explain:

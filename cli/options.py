@@ -14,9 +14,12 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 #: The same names and widths as :mod:`qmdd.models.config`, which is not imported here because it
 #: imports torch; a test holds the two together.
-ARCHITECTURES = ("resnet23", "resnet34", "resnet50")
-WIDTHS = ("2", "3", "4", "8", "32")
+ARCHITECTURES = ("resnet23", "resnet34", "resnet50", "mobilenetv2")
+REPRESENTATIONS = ("npr", "rgb")
+QUANTIZERS = ("minmax", "lsq", "n2uq", "binary")
+WIDTHS = ("1", "2", "3", "4", "8", "32")
 DEFAULT_ARCH, DEFAULT_BITS = "resnet23", 2
+FULL_PRECISION = 32
 
 FILE = click.Path(path_type=Path)
 
@@ -86,6 +89,47 @@ def bits_option(default: str = str(DEFAULT_BITS)) -> Callable[[F], F]:
         callback=_number,
         help=f"Width of weights and activations, 32: full precision; default: {default}.",
     )
+
+
+def topology_options(command: F) -> F:
+    """What a detector is built of, beside its backbone and width: six options, ``None`` unasked."""
+    options = (
+        click.option(
+            "--representation",
+            type=click.Choice(REPRESENTATIONS),
+            help="What the network sees: NPR residuals or RGB pixels; default: npr.",
+        ),
+        click.option("--cqb/--no-cqb", default=None, help="CQB's weighted shortcuts; default: on."),
+        click.option("--slr/--no-slr", default=None, help="SLR around quantizers; default: on."),
+        click.option(
+            "--activation",
+            type=click.Choice(QUANTIZERS),
+            help="Activation quantizer; default: n2uq, at 1 bit binary.",
+        ),
+        click.option(
+            "--weight",
+            type=click.Choice(QUANTIZERS),
+            help="Weight quantizer; default: n2uq, at 1 bit binary.",
+        ),
+        click.option(
+            "--width",
+            type=click.FloatRange(1 / 16, 4),
+            metavar="F",
+            help="Factor of all channel counts; default: 1.",
+        ),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def module_option(command: F) -> F:
+    """``--module``: a network of our layers that is in no registry."""
+    return click.option(
+        "--module",
+        metavar="PACKAGE.MODULE:FACTORY",
+        help="In place of a checkpoint: a function of yours that returns the network. It is run.",
+    )(command)
 
 
 def image_files(given: Sequence[Path]) -> list[Path]:

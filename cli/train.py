@@ -20,6 +20,7 @@ from .options import (
     debug_option,
     json_option,
     threads_option,
+    topology_options,
     use_threads,
 )
 from .output import Report, print_json, print_line, print_table, progress, stdout_for_results
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     from ..runtime.folder import Sample
 
 LATENT, FROZEN, RECIPE = "latent.safetensors", "frozen.safetensors", "recipe.json"
+#: Where runs lie by default.
+RUNS = Path("runs")
 
 
 def _recipes() -> dict[str, Path]:
@@ -61,11 +64,15 @@ class _Train(click.Command):
     metavar="NAME|FILE",
     help="A built-in recipe or a TOML file, in place of --arch and --bits.",
 )
+@topology_options
 @click.option(
     "--init", type=FILE, metavar="FILE", help="Latent checkpoint whose weights to start from."
 )
 @click.option(
-    "--out", type=FILE, metavar="DIR", help="Folder of the run; default: runs/ARCH-wBITSaBITS."
+    "--out",
+    type=FILE,
+    metavar="DIR",
+    help="Folder of the run; default: in runs/, by recipe or network.",
 )
 @click.option("--seed", type=click.IntRange(min=0), metavar="N", help="In place of the recipe's.")
 @click.option(
@@ -104,6 +111,12 @@ def command(
     arch: str | None,
     bits: int | None,
     recipe: str | None,
+    representation: str | None,
+    cqb: bool | None,
+    slr: bool | None,
+    activation: str | None,
+    weight: str | None,
+    width: float | None,
     init: Path | None,
     out: Path | None,
     seed: int | None,
@@ -130,13 +143,23 @@ def command(
     from ..calibration.train import Trainer, latent_from
     from ..runtime.folder import scan
 
-    plan = _plan(recipe, arch or DEFAULT_ARCH, bits or DEFAULT_BITS, seed, epochs)
+    topology = {
+        "representation": representation,
+        "cqb": cqb,
+        "slr": slr,
+        "activation": activation,
+        "weight": weight,
+        "width": width,
+        "seed": seed,
+    }
+    plan = _plan(recipe, arch or DEFAULT_ARCH, bits or DEFAULT_BITS, topology, epochs)
+    init = init or _start(plan.start)
     _check_device(device)
     use_threads(threads)
     # Looked at before the hours of training, not after them.
     held_out = scan(eval_data) if eval_data is not None else []
-    width = plan.stages[-1].bits
-    folder = out or Path("runs") / f"{plan.arch}-w{width}a{width}"
+    final = plan.stages[-1].bits
+    folder = out or RUNS / (recipe if recipe in _recipes() else f"{plan.arch}-w{final}a{final}")
     started = time.perf_counter()
     with stdout_for_results(), progress() as report:
         trainer = Trainer(
@@ -158,7 +181,7 @@ def command(
     result = {
         "out": str(folder),
         "arch": plan.arch,
-        "bits": width,
+        "bits": final,
         "seconds": time.perf_counter() - started,
         "files": {name: (folder / name).stat().st_size for name in files},
         "metrics": metrics,
@@ -169,13 +192,15 @@ def command(
         _print_result(result)
 
 
-def _plan(recipe: str | None, arch: str, bits: int, seed: int | None, epochs: int | None) -> Recipe:
-    """The recipe that the options ask for."""
+def _plan(
+    recipe: str | None, arch: str, bits: int, changes: dict[str, Any], epochs: int | None
+) -> Recipe:
+    """The recipe that the options ask for; ``changes`` are fields of it, ``None`` as it is."""
     from ..calibration.recipe import default_recipe
 
     plan = default_recipe(bits, arch) if recipe is None else _named_recipe(recipe)
-    if seed is not None:
-        plan = dataclasses.replace(plan, seed=seed)
+    asked = {name: value for name, value in changes.items() if value is not None}
+    plan = dataclasses.replace(plan, **asked)
     if epochs is not None:
         stages = tuple(dataclasses.replace(stage, epochs=epochs) for stage in plan.stages)
         plan = dataclasses.replace(plan, stages=stages)
@@ -193,6 +218,19 @@ def _named_recipe(name: str) -> Recipe:
             f"no recipe {name!r}: neither a file nor built in ({', '.join(builtin) or 'none'})"
         )
     return load_recipe(name)
+
+
+def _start(recipe: str) -> Path | None:
+    """The result of the recipe that this one starts from, where ``qmdd train`` leaves it."""
+    if not recipe:
+        return None
+    latent = RUNS / recipe / LATENT
+    if not latent.exists():
+        raise CommandError(
+            f"this recipe starts from the weights of {recipe}, and {latent} is not there: train it "
+            f"first (qmdd train --recipe {recipe}), or name a latent checkpoint with --init"
+        )
+    return latent
 
 
 def _check_device(device: str) -> None:

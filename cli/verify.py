@@ -13,6 +13,7 @@ from .options import (
     image_files,
     images_option,
     json_option,
+    module_option,
     threads_option,
     use_threads,
 )
@@ -36,6 +37,7 @@ TIERS = ("strict", "deployed")
     metavar="FILE",
     help="The source; default: the built-in checkpoint with the hash that the bundle names.",
 )
+@module_option
 @images_option
 @click.option(
     "--tier",
@@ -51,6 +53,7 @@ TIERS = ("strict", "deployed")
 def command(
     bundle: Path,
     checkpoint: Path | None,
+    module: str | None,
     images: tuple[Path, ...],
     tier: str,
     layers: bool,
@@ -66,6 +69,8 @@ def command(
     qmdd verify bundle
     qmdd verify bundle --checkpoint runs/mine/frozen.safetensors --images photos/
     """
+    if module is not None and checkpoint is not None:
+        raise click.UsageError("--module and --checkpoint exclude each other")
     files = image_files(images)
 
     from ..exporter.parity import verify_bundle
@@ -75,6 +80,7 @@ def command(
         result = verify_bundle(
             bundle,
             checkpoint=checkpoint,
+            module=module,
             images=files,
             tiers=TIERS if tier == "both" else (tier,),
             threads=threads,

@@ -12,11 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from torch import nn
 
-from ..models import Detector
-from ..models.checkpoint import FROZEN, Checkpoint, freeze
-from ..models.conv import QuantConv2d
-from ..models.resnet import BasicBlock, Bottleneck
+from ..models.checkpoint import freeze, is_frozen
+from ..models.stats import layer_stats, parameters
 from ..runtime.bundle import GOLDEN, MANIFEST, MODEL, SCHEMA, manifest_bytes
 from ..runtime.files import check_replaceable, folder_in_place, sha256_of
 from ..runtime.golden import Golden, write_golden
@@ -25,6 +24,7 @@ from .lower import Lowered, check_model, check_quantised, node_counts, onnx_for_
 from .parity import TierResult, batches, compare, source_outputs
 from .probes import layer_of
 from .samples import sample_images
+from .source import Source, source_from_checkpoint
 from .targets import Target, find_target
 
 Report = Callable[[str, int, int], None]
@@ -81,7 +81,7 @@ class ExportResult:
 
 
 def export_bundle(
-    checkpoint: Path,
+    checkpoint: Path | Source,
     output: Path,
     *,
     target: str = "onnx",
@@ -95,6 +95,8 @@ def export_bundle(
     """Export ``checkpoint`` (latent or frozen) as a bundle folder ``output``.
 
     Args:
+        checkpoint: a file, or a :class:`Source` at hand (a network that is in no registry).
+        output: the bundle's folder.
         target: a name of :data:`.targets.TARGETS`.
         images: parity images; by default the samples that travel with the project.
         weights: how weights are stored, ``int2``, ``int4`` or ``int8``; by default packed at each
@@ -111,16 +113,18 @@ def export_bundle(
     """
     lowered_for = find_target(target)
     storage, version = _storage(lowered_for, weights, opset)
+    if weights and isinstance(checkpoint, Source) and not checkpoint.quantized:
+        raise ExportError(
+            f"{checkpoint.arch} in full precision has no integer weights to store as {weights}; "
+            "leave --weights out"
+        )
     _check_output(output, force)
     say = report or (lambda _what, _done, _total: None)
     started = time.perf_counter()
     say("loading", 0, _STAGES)
-    source = Checkpoint(checkpoint)
-    digest = source.sha256()
-    detector = source.detector()
-    if source.sha256() != digest:
-        raise ExportError(f"{checkpoint}: changed while it was read; export it again")
-    lowered, model = _model(detector, lowered_for, storage, version, say)
+    source = checkpoint if isinstance(checkpoint, Source) else source_from_checkpoint(checkpoint)
+    network = source.network
+    lowered, model = _model(source, lowered_for, storage, version, say)
     seconds = time.perf_counter() - started
 
     say("writing", 4, _STAGES)
@@ -131,25 +135,25 @@ def export_bundle(
         (folder / GOLDEN).parent.mkdir()
         seconds += time.perf_counter() - writing
         checking = time.perf_counter()
-        _write_golden(folder / GOLDEN, detector, paths)
-        parity = compare(detector, folder / MODEL, paths, CONTRACT, report=say) if verify else []
+        _write_golden(folder / GOLDEN, network, paths)
+        parity = compare(network, folder / MODEL, paths, CONTRACT, report=say) if verify else []
         result = ExportResult(
             bundle=output,
-            arch=detector.config.arch,
-            bits=detector.config.bits,
+            arch=source.arch,
+            bits=source.bits,
             target=target,
             model_bytes=len(model),
             seconds=seconds,
             parity_seconds=time.perf_counter() - checking,
             parity=parity,
-            size=sizes(detector, len(model)),
+            size=sizes(network, len(model)),
             nodes=node_counts(lowered.model),
             explain=[
                 *(f"{name}: applied {n} times" for name, n in lowered.applied),
                 *lowered.notes,
             ],
         )
-        manifest = _manifest(folder, source, digest, result, storage, version, lowered)
+        manifest = _manifest(folder, source, result, storage, version, lowered)
         (folder / MANIFEST).write_bytes(manifest_bytes(manifest))
     say("done", _STAGES, _STAGES)
     return result
@@ -193,97 +197,64 @@ def _storage(target: Target, weights: str | None, opset: int | None) -> tuple[st
 
 
 def _model(
-    detector: Detector, target: Target, storage: str, opset: int, say: Report
+    source: Source, target: Target, storage: str, opset: int, say: Report
 ) -> tuple[Lowered, bytes]:
     from .trace import canonical_from_detector
 
     say("freezing", 1, _STAGES)
-    if not detector.config.quantized:
-        raise ExportError(
-            f"{detector.config.arch} in full precision has no codes to export; "
-            "train it quantised with qmdd train --bits 2"
-        )
-    frozen = _frozen_copy(detector)
+    frozen = _frozen_copy(source.network) if source.quantized else source.network
     say("tracing", 2, _STAGES)
     canonical = canonical_from_detector(frozen)
     say("lowering", 3, _STAGES)
     lowered = onnx_for_target(canonical, target, storage, opset)
     check_model(lowered.model)
-    if target.name == "onnx":
+    if target.name == "onnx" and source.quantized:
         check_quantised(lowered.model)
     return lowered, lowered.model.SerializeToString(deterministic=True)
 
 
-def _frozen_copy(detector: Detector) -> Detector:
-    """The detector to export; the source itself stays as it is, latent weights included."""
+def _frozen_copy(network: nn.Module) -> nn.Module:
+    """The network to export; the source itself stays as it is, latent weights included."""
     import copy
 
-    from ..models.checkpoint import is_frozen
-
-    return detector if is_frozen(detector) else freeze(copy.deepcopy(detector))
+    return network if is_frozen(network) else freeze(copy.deepcopy(network))
 
 
-def _write_golden(path: Path, detector: Detector, paths: Sequence[Path]) -> None:
+def _write_golden(path: Path, network: nn.Module, paths: Sequence[Path]) -> None:
     images, logits, codes = [], [], []
     spread = paths[:: max(1, len(paths) // GOLDEN_IMAGES)][:GOLDEN_IMAGES]  # not all of one class
     for batch in batches(spread, {**CONTRACT, "max_side": GOLDEN_SIDE}):
         for image in batch:
-            logit, record = source_outputs(detector, image[None])
+            logit, record = source_outputs(network, image[None])
             images.append(image)
             logits.append(float(logit[0]))
             codes.append({layer: value.reshape(-1) for layer, value in record.items()})
     write_golden(path, Golden(images, np.asarray(logits, dtype=np.float32), codes))
 
 
-def sizes(detector: Detector, model_bytes: int) -> dict[str, int]:
-    """What the detector takes, latent or frozen alike.
+def sizes(network: nn.Module, model_bytes: int) -> dict[str, int]:
+    """What the network takes, latent or frozen alike.
 
     ``weights``: weights of convolutions; ``fp32_bytes``: all parameters of the full-precision twin;
     ``weight_bits`` and ``packed_weight_bytes``: the weights at their own width; ``model_bytes``:
     the file; ``multiply_adds``: of one image of :data:`COUNTED_SIDE` pixels a side.
     """
-    convs = [m for m in detector.modules() if isinstance(m, QuantConv2d)]
-    weights = [(conv.out_channels * conv.in_channels * conv.kernel**2, conv.bits) for conv in convs]
-    latent = {id(conv.weight) for conv in convs}
-    others = sum(
-        parameter.numel()
-        for name, parameter in detector.named_parameters()
-        if id(parameter) not in latent and ".quantizer." not in name
-    )
+    layers = layer_stats(network, COUNTED_SIDE)
+    convs = list({layer.name: layer for layer in layers if layer.kind != "linear"}.values())
+    bits = [conv.weights * conv.weight_bits for conv in convs]
     return {
-        "weights": sum(count for count, _ in weights),
-        "fp32_bytes": 4 * (sum(count for count, _ in weights) + others),
-        "weight_bits": sum(count * bits for count, bits in weights),
-        "packed_weight_bytes": sum(-(-count * bits // 8) for count, bits in weights),
+        "weights": sum(conv.weights for conv in convs),
+        "fp32_bytes": 4 * parameters(network),
+        "weight_bits": sum(bits),
+        "packed_weight_bytes": sum(-(-count // 8) for count in bits),
         "model_bytes": model_bytes,
-        "multiply_adds": _multiply_adds(detector),
+        "multiply_adds": sum(layer.multiply_adds for layer in layers),
     }
-
-
-def _multiply_adds(detector: Detector) -> int:
-    """Of the convolutions and the head, for one image of :data:`COUNTED_SIDE` pixels a side."""
-
-    def count(conv: QuantConv2d, side: int) -> int:
-        return conv.out_channels * conv.in_channels * conv.kernel**2 * side**2
-
-    side = COUNTED_SIDE // detector.stem.conv.stride
-    total = count(detector.stem.conv, side) + detector.fc.in_features
-    side //= 2  # max pooling
-    for block in detector.modules():
-        if not isinstance(block, (BasicBlock, Bottleneck)):
-            continue
-        for layer in block.path():
-            side = -(-side // layer.conv.stride)
-            total += count(layer.conv, side)
-        if block.downsample is not None:
-            total += count(block.downsample, side)
-    return total
 
 
 def _manifest(
     folder: Path,
-    source: Checkpoint,
-    digest: str,
+    source: Source,
     result: ExportResult,
     storage: str,
     opset: int,
@@ -298,13 +269,7 @@ def _manifest(
         "target": result.target,
         "opset": opset,
         "weights": storage,
-        "source": {
-            "checkpoint": source.path.name,
-            "sha256": digest,
-            "format": source.form,
-            "frozen": source.form == FROZEN,
-            "config": dataclasses.asdict(source.config),
-        },
+        "source": source.entry,
         "input": CONTRACT,
         "output": {"name": "logit", "dtype": "float32", "activation": "sigmoid"},
         "threshold": 0.5,

@@ -147,11 +147,17 @@ def check_quantised(model: onnx.ModelProto) -> None:
         data, weight = makers.get(node.input[0]), makers.get(node.input[1])
         if weight is None or weight.op_type != "DequantizeLinear":
             raise ExportError(f"{node.name}: its weights do not come through DequantizeLinear")
-        stem = data is not None and data.op_type == "Cast" and data.input[0] == "image"
-        if stem:
+        if data is not None and _is_pixels(data, makers):
             continue
         codes = makers.get(data.input[0]) if data is not None else None
         if data is None or data.op_type != "DequantizeLinear" or codes is None:
             raise ExportError(f"{node.name}: its activations do not come through DequantizeLinear")
         if codes.op_type != "QuantizeLinear":
             raise ExportError(f"{node.name}: its activations do not come through QuantizeLinear")
+
+
+def _is_pixels(node: onnx.NodeProto, makers: dict[str, Any]) -> bool:
+    """Whether ``node`` gives raw pixels, or these minus a constant."""
+    if node.op_type == "Sub" and node.input[1] not in makers:
+        node = makers.get(node.input[0], node)
+    return node.op_type == "Cast" and node.input[0] == "image"

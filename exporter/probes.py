@@ -41,11 +41,15 @@ def layer_of(tensor: str) -> str:
     return tensor.removesuffix(SUFFIX)
 
 
-def with_probes(path: str | os.PathLike[str]) -> tuple[bytes, list[str]]:
+def with_probes(path: str | os.PathLike[str], *, quantized: bool = True) -> tuple[bytes, list[str]]:
     """The model of ``path`` with its code tensors as further outputs, and their names.
 
+    Args:
+        path: the ONNX file.
+        quantized: whether it must have code tensors; a full-precision model has none.
+
     Raises:
-        ParityError: not an ONNX file, or one without code tensors.
+        ParityError: not an ONNX file, or one without code tensors that should have them.
     """
     import onnx
     from onnx import helper
@@ -55,7 +59,7 @@ def with_probes(path: str | os.PathLike[str]) -> tuple[bytes, list[str]]:
     except Exception as error:
         raise ParityError(f"{path}: not a readable ONNX model ({error})") from error
     tensors = code_tensors(model)
-    if not tensors:
+    if quantized and not tensors:
         raise ParityError(f"{path}: no code tensors in it; qmdd did not export this model")
     for name, kind in tensors.items():
         model.graph.output.append(helper.make_tensor_value_info(name, kind, None))

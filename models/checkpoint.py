@@ -17,32 +17,39 @@ import hashlib
 import json
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from .chain import quantised_chains
 from .config import DetectorConfig
-from .conv import FrozenWeightStore, QuantConv2d
+from .conv import FrozenWeightStore, QuantConv2d, quantised_convolutions
+from .detector import Detector
 from .errors import CheckpointError, ModelError
 from .packing import pack_index, unpack_index
 from .quantizers import FrozenWeight, WeightQuantizer, build_weight
-from .resnet import Detector, quantized_layers
+from .registry import detector_from_config
+from .stem import pixel_gain
 
 LATENT = "qmdd-latent"
 FROZEN = "qmdd-frozen"
-VERSION = 1
+VERSION = 2
 #: Larger checkpoint files are refused unread.
 MAX_BYTES = 2 << 30
 
+AnyModule = TypeVar("AnyModule", bound=nn.Module)
 
-def is_frozen(detector: Detector) -> bool:
+
+def is_frozen(module: nn.Module) -> bool:
     """Whether the weights are fixed codes (such a detector cannot be trained)."""
-    return any(isinstance(conv.quantizer, FrozenWeightStore) for _, conv in _convs(detector))
+    return any(
+        isinstance(conv.quantizer, FrozenWeightStore) for _, conv in quantised_convolutions(module)
+    )
 
 
-def freeze(detector: Detector) -> Detector:
+def freeze(module: AnyModule) -> AnyModule:
     """Turn every weight into integer codes and scales, in place; evaluation mode from then on.
 
     Evaluation before and after is the same function, bit for bit: it computes on codes anyway.
@@ -50,24 +57,24 @@ def freeze(detector: Detector) -> Detector:
     Raises:
         ModelError: a full-precision detector.
     """
-    if not detector.config.quantized:
-        raise ModelError("a full-precision detector has no codes to freeze; train it with --bits")
-    for _, conv in _convs(detector):
+    convs = [conv for _, conv in quantised_convolutions(module) if conv.quantizer is not None]
+    if not convs:
+        raise ModelError(
+            "a full-precision detector has no codes to freeze; train it with --bits, or calibrate "
+            "it with qmdd calibrate"
+        )
+    for conv in convs:
         conv.freeze_weight()
-    return detector.eval()
+    return module.eval()
 
 
-def _convs(detector: Detector) -> list[tuple[str, QuantConv2d]]:
-    return [(n, m) for n, m in detector.named_modules() if isinstance(m, QuantConv2d)]
-
-
-def tables(detector: Detector) -> dict[str, np.ndarray]:
+def tables(module: nn.Module) -> dict[str, np.ndarray]:
     """Threshold table float32 ``[top]`` of every quantised layer, by layer name."""
     found = {}
-    for name, layer in quantized_layers(detector):
-        assert layer.act.quantizer is not None  # noqa: S101 - what quantized_layers selects by
+    for name, chain in quantised_chains(module):
+        assert chain.quantizer is not None  # noqa: S101 - what quantised_chains selects by
         try:
-            found[name] = layer.act.quantizer.table()
+            found[name] = chain.quantizer.table()
         except ValueError as error:
             raise ModelError(f"layer {name}: {error}") from error
     return found
@@ -93,7 +100,7 @@ def checkpoint_bytes(detector: Detector, notes: dict[str, str] | None = None) ->
     state = {key: value.detach().contiguous() for key, value in detector.state_dict().items()}
     form = FROZEN if is_frozen(detector) else LATENT
     if form == FROZEN:
-        for name, conv in _convs(detector):
+        for name, conv in quantised_convolutions(detector):
             frozen = conv.frozen()
             del state[f"{name}.quantizer.codes"]
             state[f"{name}.quantizer.packed"] = torch.from_numpy(_pack(conv, frozen.codes))
@@ -129,7 +136,7 @@ def _pack(conv: QuantConv2d, codes: Tensor) -> np.ndarray:
 
 
 def _unpack(conv: QuantConv2d, packed: Tensor) -> Tensor:
-    shape = (conv.out_channels, conv.in_channels, conv.kernel, conv.kernel)
+    shape = conv.weight_shape
     count = int(np.prod(shape))
     if packed.dtype != torch.uint8 or packed.dim() != 1:
         raise ValueError("packed codes must be one row of bytes")
@@ -222,13 +229,16 @@ def load_checkpoint(path: str | os.PathLike[str]) -> Detector:
 def _detector_from_tensors(
     path: Path, config: DetectorConfig, form: str, state: dict[str, Tensor]
 ) -> Detector:
-    with torch.device("meta"):
-        detector = Detector(config)
+    try:
+        with torch.device("meta"):
+            detector = detector_from_config(config)
+    except ModelError as error:
+        raise CheckpointError(f"{path}: {error}") from error
     stored_tables = {}
     if form == FROZEN:
         if not config.quantized:
             raise CheckpointError(f"{path}: a frozen checkpoint cannot be full precision")
-        for name, conv in _convs(detector):
+        for name, conv in quantised_convolutions(detector):
             packed = state.pop(f"{name}.quantizer.packed", None)
             scale = state.get(f"{name}.quantizer.scale")
             if packed is None or scale is None:
@@ -242,12 +252,17 @@ def _detector_from_tensors(
             state[f"{name}.quantizer.codes"] = codes
             conv.quantizer = FrozenWeightStore(FrozenWeight(codes, torch.empty(conv.out_channels)))
             conv.weight = None
-        for name, _ in quantized_layers(detector):
+        for name, _ in quantised_chains(detector):
             stored_tables[name] = state.pop(f"{name}.act.quantizer.table", None)
     _check_state(path, detector, state)
+    _check_representation(path, config, state)
     detector.load_state_dict(state, strict=True, assign=True)
     detector.eval()
-    for name, table in tables(detector).items() if stored_tables else ():
+    try:
+        found_tables = tables(detector) if stored_tables else {}
+    except ModelError as error:
+        raise CheckpointError(f"{path}: {error}") from error
+    for name, table in found_tables.items():
         stored = stored_tables[name]
         if stored is None or not torch.equal(stored, torch.from_numpy(table)):
             raise CheckpointError(
@@ -275,6 +290,16 @@ def _check_state(path: Path, detector: Detector, state: dict[str, Tensor]) -> No
             )
 
 
+def _check_representation(path: Path, config: DetectorConfig, state: dict[str, Tensor]) -> None:
+    """The two representations have the same shapes; the pixels' gain tells them apart."""
+    gain = state.get("stem.gain")
+    if gain is not None and float(gain) != float(pixel_gain(config.representation)):
+        raise CheckpointError(
+            f"{path}: its stem was not made for {config.representation}, which its configuration "
+            "names; the file was altered"
+        )
+
+
 def _some(keys: list[str]) -> str:
     return f" ({', '.join(keys[:3])}{', ...' if len(keys) > 3 else ''})" if keys else ""
 
@@ -288,11 +313,12 @@ def load_weights(detector: Detector, source: Detector) -> None:
     Raises:
         ModelError: another architecture, or a frozen source.
     """
-    if source.config.arch != detector.config.arch or source.config.cqb != detector.config.cqb:
-        raise ModelError(
-            f"weights of {source.config.arch} do not fit {detector.config.arch}; "
-            "architecture and cqb must be the same"
-        )
+    for field in ("arch", "width", "cqb", "representation", "std"):
+        have, want = getattr(source.config, field), getattr(detector.config, field)
+        if have != want:
+            raise ModelError(
+                f"weights of a detector with {field}={have} do not fit one with {field}={want}"
+            )
     if is_frozen(source):
         raise ModelError("a frozen checkpoint cannot be trained further; use the latent one")
     state = source.state_dict()
@@ -301,7 +327,7 @@ def load_weights(detector: Detector, source: Detector) -> None:
         state = {key: value for key, value in state.items() if ".quantizer." not in key}
     detector.load_state_dict(state, strict=False)
     if not same_quantizers:
-        for _, conv in _convs(detector):
+        for _, conv in quantised_convolutions(detector):
             if isinstance(conv.quantizer, WeightQuantizer):
                 conv.quantizer.adapt(conv.latent())
 

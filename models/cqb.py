@@ -8,6 +8,11 @@ convolution, batch-norm. The shortcut is free of multiplications and follows the
 * ``up`` (more out, Eq. 8): the input concatenated with itself ``s`` times along the channels;
 * ``equal`` (Eq. 9): average pooling with window = stride (window 1 is the identity).
 
+MobileNetV2 projects 144 channels to 32 and 576 to 160, which the paper's groups of ``s`` do not
+cover. There every channel is repeated ``out/g`` times and groups of ``in/g`` are averaged, ``g``
+the greatest common divisor: the same groups where ``s`` is whole, and everywhere each input
+channel weighs as much as every other.
+
 A stride is taken by average pooling, window = stride, in all three (the paper does not say). The
 last row and column of an odd side are pooled alone, so that the sizes match the convolution's.
 
@@ -16,58 +21,16 @@ Every sum is written out in a fixed order, so that two runtimes round alike.
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from .chain import ActivationChain
+from .codes import Codes
 from .conv import QuantConv2d
 from .errors import ModelError
-from .quantizers import FULL_PRECISION, ActivationQuantizer, build_activation
-
-
-class ChannelShift(nn.Module):
-    """A learned bias per channel (ReActNet's shift)."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.bias = nn.Parameter(torch.zeros(channels))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """``x + bias`` over ``[N, C, H, W]``."""
-        return x + self.bias.reshape(1, -1, 1, 1)
-
-
-class ActivationChain(nn.Module):
-    """Shift, PReLU, shift, quantizer: everything between a sum and the next convolution.
-
-    Element-wise, per channel and (with slopes >= 0) monotone: the exporter folds it whole into one
-    table of thresholds per channel (DESIGN 3.3).
-    """
-
-    quantizer: ActivationQuantizer | None
-
-    def __init__(self, channels: int, *, bits: int, kind: str, slr: bool) -> None:
-        super().__init__()
-        self.shift_in = ChannelShift(channels)
-        self.prelu = nn.PReLU(channels)
-        self.shift_out = ChannelShift(channels)
-        self.quantizer = None if bits == FULL_PRECISION else build_activation(kind, bits, slr)
-
-    def before_quantizer(self, x: Tensor) -> Tensor:
-        """The element-wise part, float32."""
-        out: Tensor = self.shift_out(self.prelu(self.shift_in(x)))
-        return out
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Training: fake-quantised values (the twin: plain values)."""
-        x = self.before_quantizer(x)
-        return x if self.quantizer is None else self.quantizer(x)
-
-    def codes(self, x: Tensor) -> Tensor:
-        """Evaluation: integer codes held in float32."""
-        if self.quantizer is None:
-            raise ModelError("the full-precision twin has no codes")
-        return self.quantizer.codes(self.before_quantizer(x))
 
 
 class Shortcut(nn.Module):
@@ -75,10 +38,10 @@ class Shortcut(nn.Module):
 
     def __init__(self, in_channels: int, out_channels: int, stride: int) -> None:
         super().__init__()
-        if in_channels % out_channels and out_channels % in_channels:
+        if in_channels < out_channels and out_channels % in_channels:
             raise ModelError(
-                f"CQB needs channel counts that divide each other, got {in_channels} -> "
-                f"{out_channels}; choose widths that do, or build with cqb=False"
+                f"CQB repeats its input a whole number of times, and {in_channels} channels do "
+                f"not divide {out_channels}; choose widths that do, or build with cqb=False"
             )
         self.in_channels, self.out_channels, self.stride = in_channels, out_channels, stride
         if in_channels == out_channels:
@@ -92,17 +55,40 @@ class Shortcut(nn.Module):
             x = F.avg_pool2d(x, self.stride, ceil_mode=True, count_include_pad=False)
         if self.kind == "up":
             return torch.cat([x] * (self.out_channels // self.in_channels), dim=1)
-        if self.kind == "down":
-            group = self.in_channels // self.out_channels
-            total = x[:, 0::group]
-            for member in range(1, group):
-                total = total + x[:, member::group]
-            return total * (1.0 / group)
-        return x
+        return self._mean(x) if self.kind == "down" else x
+
+    def _mean(self, x: Tensor) -> Tensor:
+        common = math.gcd(self.in_channels, self.out_channels)
+        group, repeat = self.in_channels // common, self.out_channels // common
+        total = self._members(x, 0, group, repeat)
+        for member in range(1, group):
+            total = total + self._members(x, member, group, repeat)
+        return total * (1.0 / group)
+
+    def _members(self, x: Tensor, member: int, group: int, repeat: int) -> Tensor:
+        """The ``member``-th channel of every group, ``[N, C_out, H, W]``."""
+        if repeat == 1:
+            return x[:, member::group]
+        chosen = [(c * group + member) // repeat for c in range(self.out_channels)]
+        return x[:, torch.tensor(chosen, device=x.device)]
 
 
 class CQB(nn.Module):
-    """One connected quantised convolution: activation chain, convolution, weighted shortcut."""
+    """One connected quantised convolution: activation chain, convolution, weighted shortcut.
+
+    Args:
+        in_channels: input channels.
+        out_channels: output channels; the kind of shortcut follows from the two.
+        kernel: side of the kernel; padding keeps the size.
+        stride: of the convolution and the shortcut.
+        bits: width of activations and weights, 32 for the twin.
+        activation: activation quantizer, one of :data:`.quantizers.ACTIVATIONS`.
+        weight: weight quantizer, one of :data:`.quantizers.WEIGHTS`.
+        slr: wrap the activation quantizer in SLR.
+        groups: of the convolution; ``in_channels`` for a depthwise one.
+        connected: ``False`` leaves alpha and the shortcut out.
+        nonlinearity: of the chain, see :class:`.chain.ActivationChain`.
+    """
 
     def __init__(
         self,
@@ -112,13 +98,17 @@ class CQB(nn.Module):
         stride: int = 1,
         *,
         bits: int,
-        activation: str,
-        weight: str,
-        slr: bool,
+        activation: str = "n2uq",
+        weight: str = "n2uq",
+        slr: bool = True,
+        groups: int = 1,
         connected: bool = True,
+        nonlinearity: str = "rprelu",
     ) -> None:
         super().__init__()
-        self.act = ActivationChain(in_channels, bits=bits, kind=activation, slr=slr)
+        self.act = ActivationChain(
+            in_channels, bits=bits, kind=activation, slr=slr, nonlinearity=nonlinearity
+        )
         self.conv = QuantConv2d(
             in_channels,
             out_channels,
@@ -127,40 +117,20 @@ class CQB(nn.Module):
             padding=kernel // 2,
             bits=bits,
             kind=weight,
-            top=2**bits - 1,
+            groups=groups,
         )
         self.shortcut = Shortcut(in_channels, out_channels, stride) if connected else None
         self.alpha = nn.Parameter(torch.tensor(0.5)) if connected else None
 
-    @property
-    def step(self) -> Tensor:
-        """Worth of one activation code, float32 scalar."""
-        if self.act.quantizer is None:
-            raise ModelError("the full-precision twin has no step")
-        return self.act.quantizer.step
-
-    def activate(self, x: Tensor) -> Tensor:
-        """What the convolution reads: values in training and in the twin, codes in evaluation."""
-        if self.training or self.act.quantizer is None:
-            out: Tensor = self.act(x)
-            return out
-        return self.act.codes(x)
-
-    def combine(self, x: Tensor, activated: Tensor) -> Tensor:
-        """Convolve what :meth:`activate` gave for ``x`` and add the weighted shortcut."""
-        if self.training or self.act.quantizer is None:
-            main: Tensor = self.conv(activated)
-            if self.alpha is None or self.shortcut is None:
-                return main
-            auxiliary: Tensor = self.shortcut(x)
-            return main * self.alpha + auxiliary * (1.0 - self.alpha)
-        main = self.conv.evaluate(activated, self.step, self.alpha)
+    def combine(self, x: Tensor, activated: Tensor | Codes) -> Tensor:
+        """Convolve ``activated``, which :attr:`act` made of ``x``; add the shortcut of ``x``."""
+        main: Tensor = self.conv(activated, self.alpha)
         if self.alpha is None or self.shortcut is None:
             return main
         rest = (1.0 - self.alpha.double()).float()
-        auxiliary = self.shortcut(x)
+        auxiliary: Tensor = self.shortcut(x)
         return main + auxiliary * rest
 
     def forward(self, x: Tensor) -> Tensor:
         """``[N, C_in, H, W]`` float32 to ``[N, C_out, ceil(H/stride), ceil(W/stride)]``."""
-        return self.combine(x, self.activate(x))
+        return self.combine(x, self.act(x))

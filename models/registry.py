@@ -3,15 +3,41 @@
 from __future__ import annotations
 
 from .config import DetectorConfig
-from .resnet import Detector
+from .conv import quantised_convolutions
+from .detector import Detector
+from .errors import ModelError
+from .mobilenet import MobileNetV2Detector
+from .resnet import LAYOUTS, ResNetDetector
+
+
+def detector_from_config(config: DetectorConfig) -> Detector:
+    """A fresh detector, in training mode, with initial weights from torch's generator.
+
+    Raises:
+        ModelError: a layer named in ``config.layer_bits`` does not exist.
+    """
+    detector: Detector
+    detector = ResNetDetector(config) if config.arch in LAYOUTS else MobileNetV2Detector(config)
+    _check_layer_names(detector)
+    return detector
+
+
+def _check_layer_names(detector: Detector) -> None:
+    known = [name.removesuffix(".conv") for name, _ in quantised_convolutions(detector)][1:]
+    unknown = [name for name, _ in detector.config.layer_bits if name not in known]
+    if unknown:
+        raise ModelError(
+            f"layer_bits: {detector.config.arch} has no layer {unknown[0]!r}; its layers are "
+            f"{', '.join(known[:3])}, ..."
+        )
 
 
 def build_detector(arch: str = "resnet23", bits: int = 2, **options: object) -> Detector:
     """A fresh detector, in training mode, with initial weights from torch's generator.
 
     Args:
-        arch: ``resnet23``, ``resnet34`` or ``resnet50``.
-        bits: 2, 3, 4 or 8; 32 gives the full-precision twin.
+        arch: one of :data:`.config.ARCHITECTURES`.
+        bits: 1, 2, 3, 4 or 8; 32 gives the full-precision twin.
         options: further fields of :class:`DetectorConfig`.
 
     Raises:
@@ -20,4 +46,4 @@ def build_detector(arch: str = "resnet23", bits: int = 2, **options: object) -> 
     >>> build_detector("resnet23", bits=2).config.slr
     True
     """
-    return Detector(DetectorConfig(arch=arch, bits=bits, **options))  # type: ignore[arg-type]
+    return detector_from_config(DetectorConfig(arch=arch, bits=bits, **options))  # type: ignore[arg-type]

@@ -59,6 +59,31 @@ def per_channel_constant(node: gs.Node, data: int) -> np.ndarray | None:
     return value.reshape(-1)
 
 
+def centred_uses(tensor: gs.Tensor) -> tuple[float, list[gs.Node]]:
+    """What ``Sub(tensor, zero)`` nodes take from a code tensor, if that is all that reads it.
+
+    Returns:
+        ``zero`` and the nodes; ``0`` and none where the codes are read as they are.
+    """
+    zeros: set[float] = set()
+    for node in tensor.outputs:
+        value = constant(node.inputs[1]) if node.op == "Sub" and len(node.inputs) == 2 else None
+        if value is None or value.size != 1 or node.inputs[0] is not tensor:
+            return 0.0, []
+        zeros.add(float(value.reshape(())))
+    if len(zeros) != 1:
+        return 0.0, []
+    return zeros.pop(), list(tensor.outputs)
+
+
+def codes_behind(tensor: gs.Tensor) -> gs.Node | None:
+    """The ``MultiThreshold`` whose codes, or codes minus a constant, ``tensor`` is."""
+    sub = producer(tensor, "Sub")
+    if sub is not None and constant(sub.inputs[1]) is not None:
+        tensor = sub.inputs[0]
+    return producer(tensor, "MultiThreshold")
+
+
 def shared_constant(graph: gs.Graph, name: str, value: np.ndarray) -> gs.Constant:
     """The graph's constant called ``name``; made on first use (names are unique in a graph)."""
     known: dict[str, gs.Constant] = graph.__dict__.setdefault("qmdd_constants", {})

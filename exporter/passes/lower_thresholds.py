@@ -5,9 +5,11 @@ search in the table, ``log2(n + 1)`` rounds of Gather and compare instead of ``n
 both count the thresholds that ``x`` reaches, exactly. The count then passes a QuantizeLinear with
 scale 1 (an exact cast to INT8, or UINT8 above code 127) and a DequantizeLinear with scale 1:
 consumers that know Q/DQ see integer activations, and the true step is multiplied in after the
-convolution.
+convolution. Where the convolutions read ``code - zero``, zero is taken from the count and becomes
+the zero point of both: QuantizeLinear gives the code, DequantizeLinear ``code - zero``.
 
-Assumes: ``MultiThreshold(x, T)``, ``T`` a constant ``[C or 1, n]``, ascending.
+Assumes: ``MultiThreshold(x, T)``, ``T`` a constant ``[C or 1, n]``, ascending; every reader of its
+codes takes the same constant from them, or none does.
 Guarantees: no operator outside the standard domain is left; codes are equal; each code tensor is
 called ``<layer>.codes``.
 """
@@ -17,7 +19,16 @@ from __future__ import annotations
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from .base import Outcome, constant, insert, refuse, replace_uses, tidy, unit_scale
+from .base import (
+    Outcome,
+    centred_uses,
+    constant,
+    insert,
+    refuse,
+    replace_uses,
+    tidy,
+    unit_scale,
+)
 
 #: Most thresholds that are compared one by one.
 CHAIN_LIMIT = 15
@@ -37,9 +48,17 @@ def lower_thresholds(graph: gs.Graph) -> Outcome:
         count_in = _compare if table.shape[1] <= CHAIN_LIMIT else _search
         count = count_in(graph, layer, x, table)
         wide = table.shape[1] > 127
-        zero = gs.Constant(f"{layer}.zero", np.array(0, dtype=np.uint8 if wide else np.int8))
+        level, readers = centred_uses(old)
+        if level:
+            taken = gs.Constant(f"{layer}.level", np.array(level, dtype=np.float32))
+            count = insert(graph, "Sub", f"{layer}.centred", [count, taken])
+        point = np.array(int(level), dtype=np.uint8 if wide else np.int8)
+        zero = gs.Constant(f"{layer}.zero", point)
         codes = insert(graph, "QuantizeLinear", f"{layer}.codes", [count, scale, zero])
         values = insert(graph, "DequantizeLinear", f"{layer}.values", [codes, scale, zero])
+        for reader in readers:
+            replace_uses(graph, reader.outputs[0], values)
+            reader.outputs.clear()
         replace_uses(graph, old, values)
         node.outputs.clear()
         outcome.applied += 1
@@ -70,7 +89,7 @@ def _search(graph: gs.Graph, layer: str, x: gs.Tensor, table: np.ndarray) -> gs.
     channels, top = table.shape
     rounds = int(np.log2(top + 1))
     if 2**rounds != top + 1:
-        raise refuse(layer, f"{top} thresholds are not 2^k - 1", "use 2, 3, 4 or 8 bits")
+        raise refuse(layer, f"{top} thresholds are not 2^k - 1", "use 1, 2, 3, 4 or 8 bits")
     flat = gs.Constant(f"{layer}.table", table.reshape(-1).astype(np.float32))
     first = (np.arange(channels, dtype=np.int32) * top).reshape(1, -1, 1, 1)
     position: gs.Tensor | None = None  # codes found so far, int32

@@ -19,7 +19,8 @@ Sums that could pass 2^24 (8-bit layers) are split: ``w = base * high + low``, t
 convolutions that share the stored index, ``base * conv(high) + conv(low)``: one rounding, that of
 the sum.
 
-Assumes: ``Conv(x, DequantizeLinear(integers, 1))``, ``x`` codes of a ``MultiThreshold``.
+Assumes: ``Conv(x, DequantizeLinear(integers, 1))``, ``x`` codes of a ``MultiThreshold``, or these
+minus a constant.
 Guarantees: the same sums; stored width as asked; every convolution's sums below 2^24.
 """
 
@@ -35,6 +36,7 @@ from ...models.packing import pack_plane
 from .base import (
     Outcome,
     Pass,
+    codes_behind,
     constant,
     insert,
     producer,
@@ -67,7 +69,7 @@ class Codebook(NamedTuple):
     @property
     def bits(self) -> int:
         """Narrowest supported width of an index."""
-        return next(b for b in (2, 3, 4, 8, 16) if self.levels <= 2**b)
+        return next(b for b in (1, 2, 3, 4, 8, 16) if self.levels <= 2**b)
 
 
 def codebook_of(codes: np.ndarray) -> Codebook:
@@ -89,7 +91,7 @@ def _pack_weights(graph: gs.Graph, storage: str, opset: int) -> Outcome:
     for conv in [node for node in graph.nodes if node.op == "Conv"]:
         scale = producer(conv.inputs[1], "DequantizeLinear")
         codes = constant(scale.inputs[0]) if scale is not None else None
-        source = producer(conv.inputs[0], "MultiThreshold")
+        source = codes_behind(conv.inputs[0])
         if scale is None or codes is None or source is None:
             if codes is not None and scale is not None:
                 _widen_stem(scale, codes, opset)
@@ -185,7 +187,9 @@ def _parts(
 
 def _width(plan: _Plan, book: Codebook) -> int:
     if book.bits > 8:
-        raise refuse(plan.layer, f"{book.bits}-bit weights fit no storage", "use 2, 3, 4 or 8 bits")
+        raise refuse(
+            plan.layer, f"{book.bits}-bit weights fit no storage", "use 1, 2, 3, 4 or 8 bits"
+        )
     if plan.storage == "own":
         return book.bits
     asked = int(plan.storage.removeprefix("int"))

@@ -14,39 +14,43 @@ from .base import (
     WeightQuantizer,
     per_channel,
 )
+from .binary import BinaryActivation, BinaryWeight
 from .lsq import LsqActivation, LsqWeight
 from .minmax import MinMaxActivation, MinMaxWeight
 from .n2uq import N2uqActivation, N2uqWeight
 from .slr import SlrActivation
 
+_ACTIVATIONS: dict[str, Callable[[int], ActivationQuantizer]] = {
+    "minmax": MinMaxActivation,
+    "lsq": LsqActivation,
+    "n2uq": N2uqActivation,
+    "binary": BinaryActivation,
+}
+_WEIGHTS: dict[str, Callable[[int, Tensor], WeightQuantizer]] = {
+    "minmax": lambda bits, _weight: MinMaxWeight(bits),
+    "lsq": LsqWeight,
+    "n2uq": lambda bits, _weight: N2uqWeight(bits),
+    "binary": lambda bits, _weight: BinaryWeight(bits),
+}
 #: Names of the activation quantizers, each usable alone or under SLR.
-ACTIVATIONS = ("minmax", "lsq", "n2uq")
+ACTIVATIONS = tuple(_ACTIVATIONS)
 #: Names of the weight quantizers.
-WEIGHTS = ("minmax", "lsq", "n2uq")
+WEIGHTS = tuple(_WEIGHTS)
 
 
 def build_activation(kind: str, bits: int, slr: bool) -> ActivationQuantizer:
     """A fresh activation quantizer of ``kind`` (one of :data:`ACTIVATIONS`), under SLR if asked."""
-    kinds: dict[str, Callable[[int], ActivationQuantizer]] = {
-        "minmax": MinMaxActivation,
-        "lsq": LsqActivation,
-        "n2uq": N2uqActivation,
-    }
-    if kind not in kinds:
-        raise ValueError(f"no activation quantizer {kind!r}; there are {', '.join(kinds)}")
-    inner = kinds[kind](bits)
+    if kind not in _ACTIVATIONS:
+        raise ValueError(f"no activation quantizer {kind!r}; there are {', '.join(ACTIVATIONS)}")
+    inner = _ACTIVATIONS[kind](bits)
     return SlrActivation(inner) if slr else inner
 
 
 def build_weight(kind: str, bits: int, weight: Tensor) -> WeightQuantizer:
     """A fresh weight quantizer of ``kind`` (one of :data:`WEIGHTS`) for ``weight``."""
-    if kind == "minmax":
-        return MinMaxWeight(bits)
-    if kind == "lsq":
-        return LsqWeight(bits, weight)
-    if kind == "n2uq":
-        return N2uqWeight(bits)
-    raise ValueError(f"no weight quantizer {kind!r}; there are {', '.join(WEIGHTS)}")
+    if kind not in _WEIGHTS:
+        raise ValueError(f"no weight quantizer {kind!r}; there are {', '.join(WEIGHTS)}")
+    return _WEIGHTS[kind](bits, weight)
 
 
 __all__ = [
@@ -55,6 +59,8 @@ __all__ = [
     "QUANTIZED_BITS",
     "WEIGHTS",
     "ActivationQuantizer",
+    "BinaryActivation",
+    "BinaryWeight",
     "FrozenWeight",
     "LsqActivation",
     "LsqWeight",

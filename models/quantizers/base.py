@@ -3,7 +3,7 @@
 An activation quantizer is a non-decreasing step function. It is used in two ways:
 
 * ``forward(x)`` is the *fake-quantised* form that training differentiates: values
-  ``code * step`` with the estimator of the quantizer's own paper for the gradient.
+  ``(code - zero) * step`` with the estimator of the quantizer's own paper for the gradient.
 * ``codes(x)`` is the *definition* in evaluation: the integer code of every element, computed in
   float64 from the float32 input. The decision ``ln(x + off) >= t`` in float64 leaves no float32
   close enough to a threshold for two libraries' logarithms to disagree, so the source model means
@@ -22,15 +22,16 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ..codes import Codes
 from ..float_order import F32, bisect_thresholds, float_from_key, key_from_float
 
 #: Widths with quantizers; full precision is written 32.
-QUANTIZED_BITS = (2, 3, 4, 8)
+QUANTIZED_BITS = (1, 2, 3, 4, 8)
 FULL_PRECISION = 32
 
 
 class ActivationQuantizer(nn.Module, abc.ABC):
-    """A step function from floats to codes ``0 .. top`` and on to ``code * step``."""
+    """A step function from floats to codes ``0 .. top`` and on to ``(code - zero) * step``."""
 
     def __init__(self, bits: int) -> None:
         super().__init__()
@@ -43,9 +44,14 @@ class ActivationQuantizer(nn.Module, abc.ABC):
     def step(self) -> Tensor:
         """float32 scalar: what one code is worth."""
 
+    @property
+    def zero(self) -> Tensor:
+        """float32 scalar: the code, a whole number, that stands for the value 0."""
+        return torch.zeros_like(self.step)
+
     @abc.abstractmethod
     def forward(self, x: Tensor) -> Tensor:
-        """Fake-quantised values ``code * step`` of ``x`` (any shape), differentiable."""
+        """Fake-quantised values ``(code - zero) * step`` of ``x`` (any shape), differentiable."""
 
     @abc.abstractmethod
     def count(self, x: Tensor) -> Tensor:
@@ -55,6 +61,10 @@ class ActivationQuantizer(nn.Module, abc.ABC):
     def codes(self, x: Tensor) -> Tensor:
         """Integer codes of float32 ``x`` (any shape), held in float32."""
         return self.count(x.to(torch.float64)).to(torch.float32)
+
+    def encode(self, x: Tensor) -> Codes:
+        """:meth:`codes` of ``x`` with what they stand for."""
+        return Codes(self.codes(x), self.step, self.zero)
 
     def table(self) -> F32:
         """Thresholds float32 ``[top]``: ``code(x)`` is the number of entries ``<= x``, exactly.

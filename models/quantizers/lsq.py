@@ -52,6 +52,8 @@ class LsqWeight(WeightQuantizer):
     """Signed LSQ, one learned step per output channel."""
 
     def __init__(self, bits: int, weight: Tensor) -> None:
+        if bits == 1:
+            raise ValueError("lsq has no level above zero for weights of one bit")
         super().__init__(bits)
         self.low, self.high = -(2 ** (bits - 1)), 2 ** (bits - 1) - 1
         self.raw_step = nn.Parameter(self._first_step(weight))

@@ -1,11 +1,13 @@
 """MinMax: a uniform grid between the smallest and the largest value seen (paper Eq. 3).
 
 Eq. 3 places the thresholds at ``t_i = (1 + 2(i-1)) / (2^k - 1)`` of an input scaled to ``[0, 2]``:
-the midpoints of a uniform grid of ``2^k`` levels. Here the input is scaled from ``[low, high]``, so
-``code = clamp(round((x - low) / step), 0, 2^k - 1)`` with ``step = (high - low) / (2^k - 1)``.
-The value handed on is ``code * step``: ``low`` is left out, as in every quantizer of this project
-(codes start at zero, so that convolutions pad with code 0); the batch-norm that follows the
-convolution absorbs it.
+the midpoints of a uniform grid of ``2^k`` levels. Here the input runs over ``[low, high]``, zero
+among it, and the grid is laid so that zero is one of its levels, as every deployed runtime has it::
+
+    step = (high - low) / (2^k - 1)        zero = round(-low / step)
+    code = clamp(round(x / step) + zero, 0, 2^k - 1)        value = (code - zero) * step
+
+With zero on the grid, what a convolution pads with is exactly the value 0.
 """
 
 from __future__ import annotations
@@ -23,7 +25,10 @@ _SMALLEST_STEP = 1e-8
 
 
 class MinMaxActivation(ActivationQuantizer):
-    """Uniform activation quantizer over a running range of its input."""
+    """Uniform activation quantizer over a range: the running one of its input, or a calibrated one.
+
+    ``low <= 0 <= high`` is not asked of the buffers: the range is widened to zero where it is used.
+    """
 
     low: Tensor
     high: Tensor
@@ -37,8 +42,14 @@ class MinMaxActivation(ActivationQuantizer):
 
     @property
     def step(self) -> Tensor:
-        step: Tensor = ((self.high - self.low) / self.top).clamp_min(_SMALLEST_STEP)
+        span = self.high.clamp_min(0.0) - self.low.clamp_max(0.0)
+        step: Tensor = (span / self.top).clamp_min(_SMALLEST_STEP)
         return step
+
+    @property
+    def zero(self) -> Tensor:
+        zero: Tensor = (-self.low.clamp_max(0.0) / self.step).round().clamp(0, self.top)
+        return zero
 
     def observe(self, x: Tensor) -> None:
         """Move the running range towards that of ``x``; the first batch sets it."""
@@ -52,18 +63,22 @@ class MinMaxActivation(ActivationQuantizer):
     def forward(self, x: Tensor) -> Tensor:
         if self.training:
             self.observe(x)
-        step = self.step
-        return round_ste(((x - self.low) / step).clamp(0, self.top)) * step
+        step, zero = self.step, self.zero
+        return round_ste((x / step).clamp(-zero, self.top - zero)) * step
 
     def count(self, x: Tensor) -> Tensor:
-        step = ((self.high.double() - self.low.double()) / self.top).clamp_min(_SMALLEST_STEP)
-        scaled = (x - self.low.double()) / step
-        code: Tensor = scaled.clamp(0, self.top).round().nan_to_num(nan=0.0)
+        step, zero = self.step.double(), self.zero.double()
+        code: Tensor = ((x / step).round() + zero).clamp(0, self.top).nan_to_num(nan=0.0)
         return code
 
 
 class MinMaxWeight(WeightQuantizer):
     """Symmetric uniform weights: codes ``-(2^(k-1)-1) .. 2^(k-1)-1``, scale from the largest."""
+
+    def __init__(self, bits: int) -> None:
+        if bits == 1:
+            raise ValueError("minmax has no level beside zero for weights of one bit")
+        super().__init__(bits)
 
     def codebook(self) -> np.ndarray:
         return np.arange(-self.limit, self.limit + 1, dtype=np.int16)

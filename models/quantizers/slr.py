@@ -42,6 +42,10 @@ class SlrActivation(ActivationQuantizer):
         return self.inner.step
 
     @property
+    def zero(self) -> Tensor:
+        return self.inner.zero
+
+    @property
     def offset(self) -> Tensor:
         """``off`` as evaluation uses it, float64 scalar (Eq. 10 with the running estimate)."""
         return self.running_max.double().clamp_max(self.epsilon) + self.tau.double()

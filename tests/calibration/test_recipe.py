@@ -59,7 +59,7 @@ def test_a_recipe_file(tmp_path: Path) -> None:
         ),
         arch="resnet34",
         activation="lsq",
-        weight="n2uq",
+        weight="",
         slr=False,
         cqb=True,
         seed=7,

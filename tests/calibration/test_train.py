@@ -271,7 +271,7 @@ def _resaved(data: bytes, tensors: dict[str, torch.Tensor], **metadata: str) -> 
         lambda data: _resaved(data, load(data), step="soon"),
         lambda data: _resaved(data, load(data), stage="7"),
         lambda data: _resaved(data, {k: v.reshape(-1)[:1] for k, v in load(data).items()}),
-        _without("model.fc"),
+        _without("model.head.fc"),
         _without("adam.exp_avg."),
         _without("adam.step."),
     ],
@@ -303,7 +303,7 @@ def test_a_loss_that_is_not_finite(
     """The step is named, and what was lost is never saved over a good state."""
     broken = tiny_detector(bits=32)
     with torch.no_grad():
-        broken.fc.weight.fill_(float("inf"))
+        broken.head.fc.weight.fill_(float("inf"))
     trainer = Trainer(ONE_STAGE, image_folder, tmp_path, init=broken, save_every=1)
     says = r"step 1: the loss is (nan|inf), the norm of its gradient (nan|inf); lower"
     with pytest.raises(CalibrationError, match=says):
@@ -383,7 +383,7 @@ def test_weight_decay_is_for_weights_only(tiny_detector: DetectorFactory) -> Non
     assert not decayed & plain
     assert decayed == {
         name for name in names.values() if name.endswith((".conv.weight", ".downsample.weight"))
-    } | {"fc.weight"}
+    } | {"head.fc.weight"}
 
 
 def test_statistics_are_taken_anew_over_whole_images(

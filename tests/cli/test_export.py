@@ -11,6 +11,7 @@ import pytest
 
 from qmdd.exporter.export import ExportResult
 from qmdd.exporter.parity import LayerResult, TierResult, VerifyResult
+from qmdd.runtime.files import sha256_of
 
 KEYS = {"bundle", "arch", "bits", "target", "model_bytes", "seconds", "parity"}
 TIER_KEYS = {
@@ -86,8 +87,10 @@ def test_export_passes_its_options_on(
     report = exporter.asked.pop("report")
     assert callable(report)
     assert len(exporter.asked.pop("images")) == 9
+    source = exporter.asked.pop("checkpoint")
+    assert source.entry["checkpoint"] == latent.name
+    assert source.entry["sha256"] == sha256_of(latent)
     assert exporter.asked == {
-        "checkpoint": latent,
         "output": tmp_path / "b",
         "target": "onnx",
         "weights": "int8",
@@ -103,7 +106,7 @@ def test_export_resolves_its_defaults(
 ) -> None:
     monkeypatch.setattr("qmdd.models.zoo.builtin_checkpoint", lambda arch, bits: latent)
     assert invoke("export").exit_code == 0
-    assert exporter.asked["checkpoint"] == latent
+    assert exporter.asked["checkpoint"].entry["sha256"] == sha256_of(latent)
     assert exporter.asked["output"] == Path("resnet23-w2a2-onnx")
     assert exporter.asked["images"] == []
     assert exporter.asked["weights"] is exporter.asked["opset"] is None

@@ -99,7 +99,7 @@ def test_module_runs_as_script() -> None:
         (["--bogus"], "No such option"),
         (["detect"], "Missing argument"),
         (["train"], "Missing option '--data'"),
-        (["export", "--bits", "5"], "'5' is not one of '2', '3', '4', '8', '32'"),
+        (["export", "--bits", "5"], "'5' is not one of '1', '2', '3', '4', '8', '32'"),
         (["export", "--arch", "vgg"], "'vgg' is not one of"),
         (["export", "--opset", "x"], "'x' is not a valid integer"),
         (["verify", "b", "--tier", "loose"], "'loose' is not one of"),

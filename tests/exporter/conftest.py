@@ -21,7 +21,7 @@ from qmdd.exporter.lower import _pack_initializers, _set_header
 from qmdd.exporter.multithreshold import DOMAIN
 from qmdd.exporter.passes.pack_weights import packed_constants
 from qmdd.exporter.trace import canonical_from_detector
-from qmdd.models import Detector, build_detector, quantized_layers, resnet
+from qmdd.models import Detector, build_detector, mobilenet, quantised_chains, resnet
 from qmdd.models.checkpoint import checkpoint_bytes, freeze
 from qmdd.models.quantizers import (
     LsqActivation,
@@ -31,23 +31,24 @@ from qmdd.models.quantizers import (
 )
 
 #: 1/8 of the real widths, as in the other rooms, and one block to a stage: tracing takes 2 s.
-NARROW = (8, 16, 32, 64)
+NARROW = 1 / 8
 SHALLOW = {name: (block, (1, 1, 1, 1)) for name, (block, _) in resnet.LAYOUTS.items()}
+#: No expansion, a strided block, a residual one; every projection's ratio but 144 -> 32 is whole.
+SHALLOW_MOBILE = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 1, 2))
 
 Array = npt.NDArray[Any]
 I64 = npt.NDArray[np.int64]
 
 
-def _patch_size(patch: pytest.MonkeyPatch, shallow: bool) -> None:
-    patch.setattr(resnet, "WIDTHS", NARROW)
-    if shallow:
-        patch.setattr(resnet, "LAYOUTS", SHALLOW)
+def _patch_depth(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(resnet, "LAYOUTS", SHALLOW)
+    patch.setattr(mobilenet, "SETTINGS", SHALLOW_MOBILE)
 
 
 @pytest.fixture
 def shallow(monkeypatch: pytest.MonkeyPatch) -> None:
-    """While a test runs, detectors are narrow and have one block to a stage."""
-    _patch_size(monkeypatch, shallow=True)
+    """While a test runs, detectors have one block to a stage."""
+    _patch_depth(monkeypatch)
 
 
 def _spread(detector: Detector, seed: int) -> None:
@@ -81,8 +82,8 @@ def _fit_ranges(detector: Detector) -> None:
     """Let LSQ and MinMax span what they meet in evaluation, so that all their codes occur."""
     generator = torch.Generator().manual_seed(12)
     with pytest.MonkeyPatch.context() as patch, torch.no_grad():
-        for _, layer in quantized_layers(detector):
-            outer = layer.act.quantizer
+        for _, layer in quantised_chains(detector):
+            outer = layer.quantizer
             inner = outer.inner if isinstance(outer, SlrActivation) else outer
 
             def count(
@@ -114,9 +115,10 @@ def make_detector(settle: Callable[[Detector], Detector]) -> Callable[..., Detec
         arch: str = "resnet23", bits: int = 2, *, seed: int = 0, deep: bool = False, **options: Any
     ) -> Detector:
         with pytest.MonkeyPatch.context() as patch, torch.random.fork_rng():
-            _patch_size(patch, not deep)
+            if not deep:
+                _patch_depth(patch)
             torch.manual_seed(seed)
-            detector = build_detector(arch, bits, **options)
+            detector = build_detector(arch, bits, **{"width": NARROW, **options})
             _spread(detector, seed)
             settle(detector)
             if detector.config.quantized:
@@ -133,7 +135,10 @@ def trace_once() -> Callable[[Detector], onnx.ModelProto]:
 
     def trace(detector: Detector) -> onnx.ModelProto:
         digest = hashlib.sha256(detector.config.to_json().encode())
-        for name, tensor in freeze(copy.deepcopy(detector)).state_dict().items():
+        known_weights = copy.deepcopy(detector)
+        if detector.config.quantized:
+            freeze(known_weights)
+        for name, tensor in known_weights.state_dict().items():
             digest.update(f"{name}{list(tensor.shape)}".encode() + tensor.numpy().tobytes())
         key = digest.hexdigest()
         if key not in known:

@@ -30,10 +30,11 @@ from qmdd.exporter.export import (
     export_bundle,
     sizes,
 )
-from qmdd.exporter.parity import TierResult, source_outputs
+from qmdd.exporter.parity import FLOAT_LOGIT_BAR, TierResult, compare, source_outputs
 from qmdd.exporter.samples import sample_images
-from qmdd.models import CheckpointError, Detector, build_detector, quantized_layers
-from qmdd.models.checkpoint import checkpoint_bytes, freeze, is_frozen
+from qmdd.exporter.source import source_from_checkpoint
+from qmdd.models import CheckpointError, Detector, build_detector, quantised_chains
+from qmdd.models.checkpoint import Checkpoint, checkpoint_bytes, freeze, is_frozen
 from qmdd.models.conv import QuantConv2d
 from qmdd.runtime import detector as runtime_detector
 from qmdd.runtime.bundle import GOLDEN, MANIFEST, MODEL, SCHEMA, Bundle
@@ -114,10 +115,10 @@ def test_a_bundle_holds_what_its_manifest_says(
     for node in model.graph.node:
         found[node.op_type] = found.get(node.op_type, 0) + 1
     assert manifest["nodes"] == found
-    layers = [name for name, _ in quantized_layers(small)]
+    layers = [name for name, _ in quantised_chains(small)]
     assert [entry["layer"] for entry in manifest["tables"]] == layers
-    for entry, (_, layer) in zip(manifest["tables"], quantized_layers(small), strict=True):
-        assert entry["channels"] == layer.act.shift_in.bias.numel()
+    for entry, (_, layer) in zip(manifest["tables"], quantised_chains(small), strict=True):
+        assert entry["channels"] == layer.shift_in.bias.numel()
         assert (entry["thresholds"], entry["folded"], entry["reason"]) == (3, True, "")
     assert [entry["pass"] for entry in manifest["passes"]] == [
         "fold_stem", "pool_head", "fold_chain", "pack_weights", "lower_thresholds",
@@ -142,7 +143,7 @@ def test_the_result_says_what_the_command_prints(bundle: tuple[Path, ExportResul
     for tier in plain["parity"]:
         assert set(tier) == {
             "tier", "images", "codes_compared", "wrong_codes", "max_abs_logit_diff",
-            "flipped_verdicts", "layers",
+            "flipped_verdicts", "layers", "logit_bar",
         }  # fmt: skip
         assert (tier["images"], tier["wrong_codes"], tier["flipped_verdicts"]) == (2, 0, 0)
         assert tier["codes_compared"] == sum(layer["codes"] for layer in tier["layers"])
@@ -221,7 +222,7 @@ def test_sizes_do_not_depend_on_the_checkpoints_form(
     """Full precision means the twin: its parameters, no quantizers'."""
     for options in ({"weight": "lsq"}, {"activation": "lsq", "cqb": False}, {"bits": 8}):
         detector = make_detector(**{"bits": 3, **options})
-        twin = build_detector("resnet23", 32, cqb=detector.config.cqb)
+        twin = build_detector("resnet23", 32, cqb=detector.config.cqb, width=0.125)
         latent = sizes(detector, 1000)
         assert latent["fp32_bytes"] == 4 * sum(p.numel() for p in twin.parameters())
         weights = [conv.latent() for conv in twin.modules() if isinstance(conv, QuantConv2d)]
@@ -238,7 +239,7 @@ def test_multiply_adds_are_those_of_a_forward_pass(
 ) -> None:
     """Counted from the shapes that flow through the twin at 256x256 pixels."""
     twin = make_detector(arch, 32)
-    total = twin.fc.in_features
+    total = twin.head.fc.in_features
     counted: list[int] = []
 
     def count(conv: QuantConv2d, _: object, output: torch.Tensor) -> None:
@@ -258,7 +259,7 @@ def test_chains_left_explicit_are_explained(
     """In the manifest by layer, with the reason; in ``--explain`` as a line."""
     detector = make_detector(seed=6)
     with torch.no_grad():
-        dict(quantized_layers(detector))["stages.1.0.conv2"].act.prelu.weight[:2] = -0.1
+        dict(quantised_chains(detector))["stages.1.0.conv2"].prelu.weight[:2] = -0.1
     source = _save(detector, tmp_path / "negative.safetensors")
     result = export_bundle(source, tmp_path / "bundle", images=pictures)
     assert result.passed
@@ -279,10 +280,10 @@ def test_tables_are_described_at_every_width(
     source = _save(detector, tmp_path / "source.safetensors")
     result = export_bundle(source, tmp_path / "bundle", images=pictures, verify=False)
     for entry, (name, layer) in zip(
-        Bundle.open(result.bundle).manifest["tables"], quantized_layers(detector), strict=True
+        Bundle.open(result.bundle).manifest["tables"], quantised_chains(detector), strict=True
     ):
         assert entry["layer"] == name
-        assert entry["channels"] == layer.act.shift_in.bias.numel()
+        assert entry["channels"] == layer.shift_in.bias.numel()
         assert (entry["thresholds"], entry["folded"]) == (2**bits - 1, True)
 
 
@@ -296,7 +297,7 @@ def test_the_canonical_target_makes_a_verified_bundle(
     assert result.passed
     manifest = Bundle.open(result.bundle).manifest
     assert manifest["target"] == "canonical"
-    assert [e["layer"] for e in manifest["tables"]] == [n for n, _ in quantized_layers(small)]
+    assert [e["layer"] for e in manifest["tables"]] == [n for n, _ in quantised_chains(small)]
     for entry in manifest["tables"]:
         assert (entry["channels"], entry["thresholds"], entry["folded"]) == (1, 3, False)
         assert entry["reason"]
@@ -369,14 +370,47 @@ def test_weights_that_do_not_fit_the_storage_are_refused(
     assert sorted(_tree(tmp_path)) == ["four.safetensors"]
 
 
-def test_a_full_precision_checkpoint_is_refused(
+@pytest.mark.parametrize("representation", ["npr", "rgb"])
+def test_full_precision_is_exported_and_compared_by_its_logits(
+    tmp_path: Path,
+    make_detector: Callable[..., Detector],
+    pictures: list[Path],
+    representation: str,
+) -> None:
+    """No codes to compare; sums in each runtime's own order; detected as any other bundle."""
+    twin = make_detector(bits=32, representation=representation)
+    source = _save(twin, tmp_path / "twin.safetensors")
+    result = export_bundle(source, tmp_path / "bundle", images=pictures)
+    assert result.passed
+    for tier in result.parity:
+        assert (tier.images, tier.codes_compared, tier.layers) == (2, 0, [])
+        assert tier.logit_bar == FLOAT_LOGIT_BAR
+    assert not {"QuantizeLinear", "DequantizeLinear"} & result.nodes.keys()
+    detector = runtime_detector.Detector.open(tmp_path / "bundle", threads=1)
+    for verdict in detector.detect(pictures):
+        pixels = torch.from_numpy(prepare(load_rgb(verdict.path), **detector.bundle.sides))[None]
+        with torch.no_grad():
+            want = float(torch.sigmoid(twin(pixels)))
+        assert verdict.score == pytest.approx(want, rel=0, abs=FLOAT_LOGIT_BAR)
+
+
+def test_a_full_precision_model_that_differs_is_found(
     tmp_path: Path, make_detector: Callable[..., Detector], pictures: list[Path]
 ) -> None:
-    """With what to do instead."""
-    source = _save(make_detector(bits=32), tmp_path / "twin.safetensors")
-    with pytest.raises(ExportError, match=r"full precision has no codes.*qmdd train --bits 2"):
-        export_bundle(source, tmp_path / "bundle", images=pictures)
-    assert sorted(_tree(tmp_path)) == ["twin.safetensors"]
+    """Another network's weights behind the same graph: the logits tell."""
+    bundle = tmp_path / "bundle"
+    export_bundle(_save(make_detector(bits=32), tmp_path / "a"), bundle, images=pictures)
+    tiers = compare(make_detector(bits=32, seed=1), bundle / MODEL, pictures, CONTRACT, threads=1)
+    assert not any(tier.passed for tier in tiers)
+
+
+def test_full_precision_has_no_integer_weights_to_store(
+    tmp_path: Path, make_detector: Callable[..., Detector]
+) -> None:
+    source = source_from_checkpoint(_save(make_detector(bits=32), tmp_path / "twin"))
+    with pytest.raises(ExportError, match="has no integer weights to store as int8"):
+        export_bundle(source, tmp_path / "bundle", weights="int8")
+    assert sorted(_tree(tmp_path)) == ["twin"]
 
 
 @pytest.mark.parametrize("kind", ["missing", "text", "truncated"])
@@ -426,7 +460,7 @@ def test_an_existing_output_is_refused_before_any_work(
     tmp_path: Path, checkpoints: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A file, a foreign folder, a bundle without ``force``, a link: none is touched."""
-    monkeypatch.setattr(export, "Checkpoint", lambda _: pytest.fail("work was begun"))
+    monkeypatch.setattr(export, "source_from_checkpoint", lambda _: pytest.fail("work was begun"))
     file = tmp_path / "file"
     file.write_text("mine")
     foreign = tmp_path / "foreign"
@@ -627,7 +661,7 @@ def test_a_checkpoint_that_changes_while_it_is_read_is_refused(
 ) -> None:
     """The manifest must not name the hash of another file than the one that was exported."""
     digests = iter("ab")
-    monkeypatch.setattr(export.Checkpoint, "sha256", lambda _: next(digests))
+    monkeypatch.setattr(Checkpoint, "sha256", lambda _: next(digests))
     with pytest.raises(ExportError, match="changed while it was read"):
         export_bundle(next(iter(checkpoints.values())), tmp_path / "bundle")
     assert list(tmp_path.iterdir()) == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -53,13 +54,14 @@ def _graph(layers: Layers, top: int, pad: int = 0, stride: int = 1) -> gs.Graph:
     return gs.Graph(nodes, inputs=[x], outputs=outputs, opset=21)
 
 
-#: Levels of every weight quantizer: N2UQ (odd), LSQ, MinMax.
+#: Levels of every weight quantizer: N2UQ (odd), LSQ, MinMax, the two signs.
 def _levels(bits: int, kind: str) -> I64:
     top = 2**bits - 1
     return {
         "n2uq": np.arange(-top, top + 1, 2),
         "lsq": np.arange(-(2 ** (bits - 1)), 2 ** (bits - 1)),
         "minmax": np.arange(-(2 ** (bits - 1)) + 1, 2 ** (bits - 1)),
+        "binary": np.array([-1, 1]),
     }[kind].astype(np.int64)
 
 
@@ -68,7 +70,7 @@ def _weights(bits: int, kind: str, shape: tuple[int, ...], seed: int = 0) -> I64
     levels = _levels(bits, kind)
     drawn = np.random.default_rng([bits, seed]).choice(levels, shape)
     if drawn.size > 2:  # two neighbours, so that no wider stride fits
-        drawn.reshape(-1)[:3] = levels[[0, -1, 1]]
+        drawn.reshape(-1)[:3] = levels[[0, -1, min(1, len(levels) - 1)]]
     return drawn
 
 
@@ -95,11 +97,17 @@ def test_a_codebook_is_the_shortest_progression_that_holds_the_codes(
     else:
         assert (book.stride, book.levels) == (1, 1)
     assert book.levels <= 2**book.bits
-    assert book.bits == min(b for b in (2, 3, 4, 8, 16) if 2**b >= book.levels)
+    assert book.bits == min(b for b in (1, 2, 3, 4, 8, 16) if 2**b >= book.levels)
 
 
-@pytest.mark.parametrize("kind", ["n2uq", "lsq", "minmax"])
-@pytest.mark.parametrize("bits", [2, 3, 4, 8])
+@pytest.mark.parametrize(
+    ("bits", "kind"),
+    [
+        (1, "n2uq"),
+        (1, "binary"),
+        *itertools.product((2, 3, 4, 8), ("n2uq", "lsq", "minmax")),
+    ],
+)
 def test_every_quantizers_levels_fit_their_own_width(bits: int, kind: str) -> None:
     """MinMax at 2 bits has three levels; nothing needs more bits than it has."""
     assert codebook_of(_weights(bits, kind, (4, 3, 3, 3))).bits == bits
@@ -112,8 +120,11 @@ def _feeds(shape: tuple[int, ...], top: int, seed: int = 1) -> I64:
 #: Every storage at every opset that has its type, at every width and for every quantizer.
 CASES = [
     (bits, kind, storage, opset)
-    for bits in (2, 3, 4, 8)
-    for kind in ("n2uq", "lsq", "minmax")
+    for bits, kind in (
+        (1, "n2uq"),
+        (1, "binary"),
+        *itertools.product((2, 3, 4, 8), ("n2uq", "lsq", "minmax")),
+    )
     for storage in STORAGES
     for opset in (17, 19, 21, 25)
     if storage == "own" or (bits <= int(storage[3:]) and MIN_OPSET[int(storage[3:])] <= opset)
@@ -225,7 +236,7 @@ def test_bit_planes_of_any_length(
     if count > 2:
         assert len(_initializer(model, ".index.high.bytes").raw_data) == -(-count // 8)
     slices = sum(node.op_type == "Slice" for node in model.graph.node)
-    assert slices == (1 if count % 8 and count > 2 else 0)
+    assert slices == (1 if count % 8 else 0)  # one or two levels take one plane of bits
     for optimize in (True, False):
         (sums,) = run_model(model, optimize, x=np.ones((1, 1, 1, 1), dtype=np.float32))
         np.testing.assert_array_equal(sums.reshape(-1).astype(np.int64), weight.reshape(-1))

@@ -33,7 +33,7 @@ from qmdd.exporter.parity import (
     source_outputs,
 )
 from qmdd.exporter.targets import find_target
-from qmdd.models import Detector, quantized_layers
+from qmdd.models import Detector, quantised_chains
 from qmdd.models.checkpoint import freeze
 from qmdd.models.packing import pack_plane, unpack_plane
 from qmdd.runtime.errors import ImageError
@@ -43,37 +43,42 @@ TraceOnce = Callable[[Detector], onnx.ModelProto]
 F32 = npt.NDArray[np.float32]
 
 CHOICES: dict[str, tuple[Any, ...]] = {
-    "arch": ("resnet23", "resnet34", "resnet50"),
-    "bits": (2, 3, 4, 8),
-    "activation": ("n2uq", "lsq", "minmax"),
-    "weight": ("n2uq", "lsq", "minmax"),
+    "arch": ("resnet23", "resnet50", "mobilenetv2"),  # ResNet-34 is ResNet-23, only deeper
+    "bits": (1, 2, 3, 4, 8),
+    "activation": ("n2uq", "lsq", "minmax", "binary"),
+    "weight": ("n2uq", "lsq", "minmax", "binary"),
     "slr": (True, False),
     "cqb": (True, False),
+    "representation": ("npr", "rgb"),
 }
+
+
+def _possible(row: dict[str, Any]) -> bool:
+    """``binary`` is of one bit, and the grids of LSQ and MinMax weights are not."""
+    binary = row["activation"] == "binary" or row["weight"] == "binary"
+    return row["weight"] not in ("lsq", "minmax") if row["bits"] == 1 else not binary
+
+
+ROWS = [
+    row
+    for values in itertools.product(*CHOICES.values())
+    if _possible(row := dict(zip(CHOICES, values, strict=True)))
+]
+
+
+def _pairs(row: dict[str, Any]) -> set[tuple[Any, ...]]:
+    return {(a, row[a], b, row[b]) for a, b in itertools.combinations(CHOICES, 2)}
 
 
 def _pairwise() -> list[dict[str, Any]]:
     """Few detectors in which every pair of choices occurs together: greedy, the same each time."""
-    names = list(CHOICES)
-    open_pairs = {
-        (a, x, b, y)
-        for a, b in itertools.combinations(names, 2)
-        for x in CHOICES[a]
-        for y in CHOICES[b]
-    }
-    rows = []
+    open_pairs = set().union(*map(_pairs, ROWS))
+    chosen = []
     while open_pairs:
-        best = max(
-            itertools.product(*CHOICES.values()),
-            key=lambda values: sum(
-                (names[i], values[i], names[j], values[j]) in open_pairs
-                for i, j in itertools.combinations(range(len(names)), 2)
-            ),
-        )
-        row = dict(zip(names, best, strict=True))
-        open_pairs -= {(a, row[a], b, row[b]) for a, b in itertools.combinations(names, 2)}
-        rows.append(row)
-    return rows
+        best = max(ROWS, key=lambda row: len(_pairs(row) & open_pairs))
+        open_pairs -= _pairs(best)
+        chosen.append(best)
+    return chosen
 
 
 def _write(model: onnx.ModelProto, folder: Path) -> Path:
@@ -98,7 +103,7 @@ def test_every_kind_of_detector_is_exact(
     """0 wrong codes in both tiers and both targets; odd batches, 70x94 and 32x32 pixels."""
     detector = make_detector(**row, seed=row["bits"])
     images = next(batches(pictures, CONTRACT))
-    layers = len(quantized_layers(detector))
+    layers = len(quantised_chains(detector))
     # The test sees something: most layers meet many of their codes.
     assert spread_of_codes(detector, images, min(2 ** (row["bits"] - 1), 32)) >= layers - 2
     for target in ("onnx", "canonical"):
@@ -113,14 +118,13 @@ def test_every_kind_of_detector_is_exact(
 
 def test_all_pairs_are_covered() -> None:
     rows = _pairwise()
-    assert len(rows) <= 16
-    for a, b in itertools.combinations(CHOICES, 2):
-        met = {(row[a], row[b]) for row in rows}
-        assert met == set(itertools.product(CHOICES[a], CHOICES[b]))
+    assert len(rows) <= 24
+    assert all(map(_possible, rows))
+    assert set().union(*map(_pairs, rows)) == set().union(*map(_pairs, ROWS))
 
 
 def _layer(detector: Detector, name: str) -> Any:
-    return dict(quantized_layers(detector))[name]
+    return dict(quantised_chains(detector))[name]
 
 
 @pytest.mark.parametrize("cqb", [True, False])
@@ -138,15 +142,16 @@ def test_chains_that_are_not_monotone_are_exact(
     """
     detector = make_detector(seed=3, cqb=cqb)
     with torch.no_grad():
-        for index, (_, layer) in enumerate(quantized_layers(detector)):
-            layer.act.prelu.weight[0] = 0.0
-            layer.act.shift_out.bias[0] = 1.5
-            layer.act.shift_out.bias[1] = -50.0
-            layer.act.shift_out.bias[2] = 50.0
-            layer.conv.bn.weight[3] = -0.7
-            layer.conv.bn.weight[4] = 0.0
+        for index, (name, layer) in enumerate(quantised_chains(detector)):
+            layer.prelu.weight[0] = 0.0
+            layer.shift_out.bias[0] = 1.5
+            layer.shift_out.bias[1] = -50.0
+            layer.shift_out.bias[2] = 50.0
+            norm = detector.get_submodule(f"{name}.conv.bn")
+            norm.weight[3] = -0.7  # type: ignore[index,operator]
+            norm.weight[4] = 0.0  # type: ignore[index,operator]
             if index % 3 == 1:
-                layer.act.prelu.weight[5] = -0.4
+                layer.prelu.weight[5] = -0.4
     lowered = onnx_for_target(trace_once(detector), find_target("onnx"), "own", 21)
     check_quantised(lowered.model)
     slopes = [note for note in lowered.notes if "PReLU slopes are negative" in note]
@@ -182,13 +187,16 @@ class _Marginal:
 
     def __init__(self, make_detector: Callable[..., Detector], images: npt.NDArray[np.uint8]):
         self.detector = make_detector(activation="lsq", slr=False, seed=5)
-        before, act = _layer(self.detector, "stages.3.0.conv1"), self._act()
+        before: Any = self.detector.get_submodule("stages.3.0.conv1")
+        act = self._act()
         with torch.no_grad():
             for parameter in (act.shift_in.bias, act.shift_out.bias, before.conv.bn.bias):
                 parameter.zero_()
             before.conv.bn.running_mean.zero_()
             before.alpha.fill_(1.0)
-            m = before.conv.affine(before.conv.frozen(), before.step, before.alpha).multiplier
+            m = before.conv.affine(
+                before.conv.frozen(), before.act.quantizer.step, before.alpha
+            ).multiplier
         seen: list[torch.Tensor] = []
         handle = act.prelu.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
         source_outputs(self.detector, images)
@@ -204,7 +212,7 @@ class _Marginal:
             act.quantizer.raw_step.fill_(float(self.x0) * 2)
 
     def _act(self) -> Any:
-        return _layer(self.detector, self.layer).act
+        return _layer(self.detector, self.layer)
 
     def model(self, trace_once: TraceOnce) -> onnx.ModelProto:
         return _lowered(self.detector, trace_once)
@@ -292,7 +300,7 @@ def test_a_changed_head_is_found(
 ) -> None:
     """No quantizer sees the last layer: its fault shows in the logit alone."""
     model = _lowered(small, trace_once)
-    _change(model, "fc.bias", lambda bias: bias + np.float32(4e-5))
+    _change(model, "head.fc.bias", lambda bias: bias + np.float32(4e-5))
     for tier in _both(small, model, tmp_path, pictures):
         assert tier.wrong_codes == 0
         assert LOGIT_BAR < tier.max_abs_logit_diff < 1e-4
@@ -303,8 +311,8 @@ def test_a_flipped_verdict_is_found(
     tmp_path: Path, small: Detector, trace_once: TraceOnce, pictures: list[Path]
 ) -> None:
     model = _lowered(small, trace_once)
-    _change(model, "fc.bias", lambda bias: bias + np.float32(100))
-    _change(model, "fc.weight", lambda weight: weight * np.float32(0))
+    _change(model, "head.fc.bias", lambda bias: bias + np.float32(100))
+    _change(model, "head.fc.weight", lambda weight: weight * np.float32(0))
     logits = [float(source_outputs(small, batch)[0][0]) for batch in batches(pictures, CONTRACT)]
     for tier in _both(small, model, tmp_path, pictures):
         assert tier.flipped_verdicts == sum(logit <= 0 for logit in logits)
@@ -320,7 +328,7 @@ def test_what_the_optimiser_does_shows_in_the_deployed_tier_alone(
     The optimiser multiplies the weights by the scale behind them; rounded, they do not cancel.
     """
     detector = make_detector(slr=False, seed=8)
-    first: Any = _layer(detector, "stages.0.0.conv1").act
+    first: Any = _layer(detector, "stages.0.0.conv1")
     with torch.no_grad():
         for parameter in (first.shift_in.bias, first.shift_out.bias, detector.stem.conv.bn.bias):
             parameter.zero_()
@@ -511,21 +519,21 @@ def test_the_source_is_the_models_own_evaluation(small: Detector) -> None:
         plain = small(torch.from_numpy(images)).numpy()
     seen: dict[str, torch.Tensor] = {}
     handles = [
-        layer.act.shift_in.register_forward_pre_hook(
+        layer.shift_in.register_forward_pre_hook(
             lambda _, given, name=name: seen.__setitem__(name, given[0])
         )
-        for name, layer in quantized_layers(small)
+        for name, layer in quantised_chains(small)
     ]
     logits, codes = source_outputs(small, images)
     for handle in handles:
         handle.remove()
     np.testing.assert_array_equal(plain, logits)
-    assert list(codes) == [name for name, _ in quantized_layers(small)]
-    for name, layer in quantized_layers(small):
-        want = layer.act.codes(seen[name]).numpy()
+    assert list(codes) == [name for name, _ in quantised_chains(small)]
+    for name, layer in quantised_chains(small):
+        want = layer.codes(seen[name]).codes.numpy()
         assert codes[name].dtype == np.uint8
         np.testing.assert_array_equal(codes[name], want)
-        assert "codes" not in vars(layer.act)
+        assert "codes" not in vars(layer)
 
 
 def test_recording_ends_where_the_forward_fails(small: Detector) -> None:
@@ -535,7 +543,7 @@ def test_recording_ends_where_the_forward_fails(small: Detector) -> None:
 
     with pytest.raises(RuntimeError, match="stop"):
         fail()
-    assert all("codes" not in vars(layer.act) for _, layer in quantized_layers(small))
+    assert all("codes" not in vars(layer) for _, layer in quantised_chains(small))
 
 
 def test_images_of_one_size_go_together(tmp_path: Path, pictures: list[Path]) -> None:

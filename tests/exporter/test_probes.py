@@ -16,7 +16,7 @@ from qmdd.exporter.lower import onnx_for_target
 from qmdd.exporter.parity import source_outputs
 from qmdd.exporter.probes import code_tensors, layer_of, with_probes
 from qmdd.exporter.targets import find_target
-from qmdd.models import Detector, quantized_layers
+from qmdd.models import Detector, quantised_chains
 
 
 @pytest.mark.parametrize(
@@ -38,7 +38,7 @@ def test_every_quantizer_has_one_in_order(
     detector = make_detector(bits=bits)
     lowered = onnx_for_target(trace_once(detector), find_target(target), "own", 21)
     found = code_tensors(lowered.model)
-    assert [layer_of(name) for name in found] == [n for n, _ in quantized_layers(detector)]
+    assert [layer_of(name) for name in found] == [n for n, _ in quantised_chains(detector)]
     assert set(found.values()) == {kind}
 
 

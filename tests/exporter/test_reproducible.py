@@ -21,7 +21,6 @@ from pathlib import Path
 from qmdd.exporter.export import export_bundle
 from qmdd.models import resnet
 
-resnet.WIDTHS = (8, 16, 32, 64)
 resnet.LAYOUTS = {"resnet23": (resnet.BasicBlock, (1, 1, 1, 1))}
 checkpoint, output, *images = (Path(name) for name in sys.argv[1:])
 export_bundle(checkpoint, output, images=images, verify=False)

@@ -25,7 +25,7 @@ from qmdd.exporter.lower import check_model, check_quantised, node_counts, onnx_
 from qmdd.exporter.parity import compare
 from qmdd.exporter.targets import TARGETS, Target, find_target, passes_of
 from qmdd.exporter.trace import canonical_from_detector
-from qmdd.models import Detector, quantized_layers
+from qmdd.models import Detector, quantised_chains
 from qmdd.models.conv import QuantConv2d
 from qmdd.models.cqb import Shortcut
 from qmdd.models.resnet import BasicBlock, Bottleneck
@@ -39,7 +39,7 @@ def _parts(detector: Detector) -> dict[str, Any]:
     """What a detector is made of, counted in the modules themselves."""
     shortcuts = [m for m in detector.modules() if isinstance(m, Shortcut)]
     return {
-        "layers": len(quantized_layers(detector)),
+        "layers": len(quantised_chains(detector)),
         "convolutions": sum(isinstance(m, QuantConv2d) for m in detector.modules()),
         "blocks": sum(isinstance(m, (BasicBlock, Bottleneck)) for m in detector.modules()),
         "pooled": sum(s.stride > 1 for s in shortcuts),
@@ -196,7 +196,7 @@ def test_the_canonical_target_keeps_the_quantizers(small: Detector, trace_once: 
     for opset in (21, 23, 25):
         lowered = onnx_for_target(trace_once(small), find_target("canonical"), "own", opset)
         counts = node_counts(lowered.model)
-        assert counts["MultiThreshold"] == len(quantized_layers(small))
+        assert counts["MultiThreshold"] == len(quantised_chains(small))
         assert not {"Resize", "Sub", "ReduceMean", "Log"} & counts.keys()
         assert [f.name for f in lowered.model.functions] == ["MultiThreshold"]
         check_model(lowered.model)
@@ -337,13 +337,6 @@ def test_a_model_that_onnx_refuses_is_refused(small: Detector, trace_once: Trace
     lowered.model.graph.node[3].op_type = "NoSuchOperator"
     with pytest.raises(ExportError, match=r"fails onnx\.checker: .*NoSuchOperator"):
         check_model(lowered.model)
-
-
-def test_tracing_a_full_precision_detector_is_refused(
-    make_detector: Callable[..., Detector],
-) -> None:
-    with pytest.raises(ExportError, match="full-precision detector has no codes to export"):
-        canonical_from_detector(make_detector(bits=32))
 
 
 def test_a_quantizer_without_a_table_is_refused(make_detector: Callable[..., Detector]) -> None:

@@ -15,9 +15,8 @@ from onnx import numpy_helper
 
 from qmdd.exporter.lower import onnx_for_target
 from qmdd.exporter.targets import find_target
-from qmdd.models import Detector, quantized_layers
+from qmdd.models import ActivationChain, Detector, quantised_chains
 from qmdd.models.checkpoint import load_checkpoint, tables
-from qmdd.models.cqb import CQB
 from qmdd.models.float_order import neighbours
 from qmdd.models.zoo import builtin_checkpoint
 
@@ -38,25 +37,27 @@ def _table(model: onnx.ModelProto, layer: str, top: int) -> F32:
     return np.stack([held[f"{layer}.t{i}"].reshape(-1) for i in range(top)], axis=1)
 
 
-def _source(layer: CQB, channels: npt.NDArray[np.int64]) -> Callable[[F32], npt.NDArray[np.int64]]:
+def _source(
+    layer: ActivationChain, channels: npt.NDArray[np.int64]
+) -> Callable[[F32], npt.NDArray[np.int64]]:
     """What a table stands for, in the model's own modules: float32 ``[c, m]`` to codes.
 
     The whole activation chain of some channels; where a slope of the layer is negative, what
     stands behind the PReLU.
     """
-    chain = copy.deepcopy(layer.act)
+    chain = copy.deepcopy(layer)
     for shift in (chain.shift_in, chain.shift_out):
         shift.bias = torch.nn.Parameter(shift.bias.detach()[channels])
     prelu = torch.nn.PReLU(len(channels))
-    prelu.weight = torch.nn.Parameter(layer.act.prelu.weight.detach()[channels])
+    prelu.weight = torch.nn.Parameter(layer.prelu.weight.detach()[channels])
     chain.prelu = prelu
-    whole = bool((layer.act.prelu.weight >= 0).all())
+    whole = bool((layer.prelu.weight >= 0).all())
     quantizer: Any = chain.quantizer
 
     def codes(x: F32) -> npt.NDArray[np.int64]:
         given = torch.from_numpy(x).reshape(1, x.shape[0], 1, -1)
         with torch.no_grad():
-            found = chain.codes(given) if whole else quantizer.codes(chain.shift_out(given))
+            found = chain.codes(given).codes if whole else quantizer.codes(chain.shift_out(given))
         return found.numpy()[0, :, 0].astype(np.int64)
 
     return codes
@@ -100,7 +101,7 @@ def test_tables_of_every_kind_are_the_sources(
     detector = make_detector(bits=bits, **options)
     lowered = onnx_for_target(trace_once(detector), find_target("onnx"), "own", 21)
     top = 2**bits - 1
-    for name, layer in quantized_layers(detector)[::3]:
+    for name, layer in quantised_chains(detector)[::3]:
         table = _table(lowered.model, name, top)
         channels = np.arange(table.shape[0])[:CHANNELS]
         assert _check(table[channels], _source(layer, channels), 64 if bits == 8 else 1024)
@@ -121,7 +122,7 @@ def built_in() -> tuple[Detector, dict[str, F32]]:
 
     detector = load_checkpoint(path)
     lowered = onnx_for_target(canonical_from_detector(detector), find_target("onnx"), "own", 21)
-    names = [name for name, _ in quantized_layers(detector)]
+    names = [name for name, _ in quantised_chains(detector)]
     return detector, {name: _table(lowered.model, name, 3) for name in names}
 
 
@@ -132,9 +133,9 @@ def test_the_built_in_tables_are_the_sources(built_in: tuple[Detector, dict[str,
     """
     detector, folded = built_in
     compared = 0
-    for name, layer in quantized_layers(detector):
+    for name, layer in quantised_chains(detector):
         table = folded[name]
-        assert table.shape == (layer.act.shift_in.bias.numel(), 3)
+        assert table.shape == (layer.shift_in.bias.numel(), 3)
         channels = np.linspace(0, table.shape[0] - 1, 32).astype(np.int64)
         compared += _check(table[channels], _source(layer, channels), FOLDED_RADIUS)
     assert compared == 18 * 32 * 3 * (2 * FOLDED_RADIUS + 1)
@@ -146,8 +147,8 @@ def test_the_built_in_quantizers_are_their_tables(
     """Each layer's quantizer alone: every float32 within 2^20 neighbours."""
     detector, _ = built_in
     own = tables(detector)
-    for name, layer in quantized_layers(detector):
-        quantizer: Any = layer.act.quantizer
+    for name, layer in quantised_chains(detector):
+        quantizer: Any = layer.quantizer
 
         def codes(x: F32, quantizer: Any = quantizer) -> npt.NDArray[np.int64]:
             return quantizer.codes(torch.from_numpy(x)).numpy().astype(np.int64)

@@ -14,6 +14,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from qmdd.exporter import parity
+from qmdd.exporter import source as source_module
 from qmdd.exporter.errors import ParityError
 from qmdd.exporter.export import export_bundle
 from qmdd.exporter.parity import verify_bundle
@@ -111,7 +112,7 @@ def test_the_built_in_checkpoint_is_found_by_its_hash(
 ) -> None:
     """Of several the right one; without it the manifest's name is in the message."""
     known = [checkpoints["frozen"], checkpoints["latent"]]
-    monkeypatch.setattr(parity, "builtin_checkpoints", lambda: known)
+    monkeypatch.setattr(source_module, "builtin_checkpoints", lambda: known)
     assert verify_bundle(bundle, images=pictures).passed
     del known[1]
     with pytest.raises(
@@ -126,10 +127,10 @@ def test_a_manifest_without_a_source_is_refused(
 ) -> None:
     """Another tool's bundle may run; it cannot be compared with anything."""
     _rewrite(bundle, lambda manifest: manifest.update(source=source))
-    with pytest.raises(ParityError, match="does not say which checkpoint it was exported from"):
+    with pytest.raises(ParityError, match="does not say what it was exported from"):
         verify_bundle(bundle, checkpoint=checkpoints["latent"], images=pictures)
     _rewrite(bundle, lambda manifest: manifest.pop("source"))
-    with pytest.raises(ParityError, match="does not say which checkpoint it was exported from"):
+    with pytest.raises(ParityError, match="does not say what it was exported from"):
         verify_bundle(bundle, images=pictures)
 
 

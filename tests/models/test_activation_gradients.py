@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import numpy as np
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor
 
 from qmdd.models.quantizers import (
+    BinaryActivation,
     LsqActivation,
     MinMaxActivation,
     N2uqActivation,
@@ -18,7 +20,9 @@ from qmdd.models.quantizers import (
     build_activation,
 )
 
-BITS = (2, 3, 4, 8)
+BITS = (1, 2, 3, 4, 8)
+#: Every kind at every width that it has.
+CASES = [*itertools.product(("minmax", "lsq", "n2uq"), BITS), ("binary", 1)]
 
 
 def _close(have: Tensor | None, want: Tensor | float, name: str) -> None:
@@ -67,12 +71,14 @@ def _published_ltq(x: Tensor, start: Tensor, a: Tensor, scale1: Tensor, scale2: 
     return (stairs.detach() + ramp - ramp.detach()) * scale2
 
 
-@pytest.mark.parametrize("bits", BITS)
-@pytest.mark.parametrize("tight", [False, True])
+@pytest.mark.parametrize(
+    ("bits", "tight"), [*((bits, False) for bits in BITS), *((bits, True) for bits in BITS[1:])]
+)
 def test_n2uq_gradients_are_those_of_the_published_code(bits: int, tight: bool) -> None:
     """N2UQ Eq. 9-12 for the input and all four parameters.
 
-    ``tight``: one gap is below the smallest, so that it gets no gradient and the others do.
+    ``tight``: one gap is below the smallest, so that it gets no gradient and the others do (one
+    bit has no others).
     """
     rng = np.random.default_rng(bits)
     quantizer = _n2uq(bits, rng)
@@ -138,9 +144,19 @@ def test_lsq_step_at_its_smallest_is_not_pushed_through_zero() -> None:
     assert float(quantizer.raw_step.grad or 0.0) == 0.0
 
 
+def _minmax_ends(low: float, high: float, top: int) -> tuple[float, float]:
+    """First and last value of ``top + 1`` levels as wide as ``[low, high]``, one of them zero."""
+    step = (high - low) / top
+    below = round(-low / step)
+    return -below * step, (top - below) * step
+
+
 @pytest.mark.parametrize("bits", BITS)
 def test_minmax_passes_the_gradient_inside_its_range(bits: int) -> None:
-    """Straight through between low and high, nothing outside."""
+    """Straight through between the ends of its grid, nothing outside.
+
+    The grid has a level at zero, so its ends are ``low`` and ``high`` moved by less than a step.
+    """
     quantizer = MinMaxActivation(bits).double().eval()
     quantizer.low.fill_(-0.6)
     quantizer.high.fill_(1.1)
@@ -148,11 +164,19 @@ def test_minmax_passes_the_gradient_inside_its_range(bits: int) -> None:
     x = torch.from_numpy(rng.normal(0, 1, 500)).requires_grad_()
     upstream = torch.from_numpy(rng.normal(0, 1, 500))
     quantizer(x).backward(upstream)
-    inside = (x.detach() > -0.6) & (x.detach() < 1.1)
+    first, last = _minmax_ends(-0.6, 1.1, quantizer.top)
+    inside = (x.detach() > first) & (x.detach() < last)
+    assert 0 < int(inside.sum()) < 500
     _close(x.grad, upstream * inside, "x")
 
 
 F64 = npt.NDArray[np.float64]
+
+
+def _bi_real(x: F64) -> F64:
+    """What Bi-Real Net differentiates in place of the sign: two parabolas, flat beyond 1."""
+    inner = np.where(x < 0, 2 * x + x**2, 2 * x - x**2)
+    return np.where(x < -1, -1.0, np.where(x < 1, inner, 1.0))
 
 
 def _smooth(quantizer: SlrActivation, x: F64, tau: float) -> F64:
@@ -172,12 +196,13 @@ def _smooth(quantizer: SlrActivation, x: F64, tau: float) -> F64:
     if isinstance(inner, LsqActivation):
         step = float(inner.raw_step.detach())
         return np.clip(logarithm / step, 0, inner.top) * step
+    if isinstance(inner, BinaryActivation):
+        return _bi_real(logarithm) + 1
     assert isinstance(inner, MinMaxActivation)
-    return np.clip(logarithm, float(inner.low), float(inner.high))
+    return np.clip(logarithm, *_minmax_ends(float(inner.low), float(inner.high), inner.top))
 
 
-@pytest.mark.parametrize("kind", ["minmax", "lsq", "n2uq"])
-@pytest.mark.parametrize("bits", BITS)
+@pytest.mark.parametrize(("kind", "bits"), CASES)
 def test_slr_gradients_are_finite_differences_of_the_smooth_function(kind: str, bits: int) -> None:
     """Chain rule through Eq. 10-11: to the input and to ``tau``.
 

@@ -13,6 +13,7 @@ import torch
 from qmdd.models.float_order import float_from_key, key_from_float, neighbours
 from qmdd.models.quantizers import (
     ActivationQuantizer,
+    BinaryActivation,
     LsqActivation,
     MinMaxActivation,
     N2uqActivation,
@@ -24,8 +25,12 @@ F32 = npt.NDArray[np.float32]
 F64 = npt.NDArray[np.float64]
 
 KINDS = ("minmax", "lsq", "n2uq")
-BITS = (2, 3, 4, 8)
-CASES = list(itertools.product(KINDS, (False, True), BITS))
+BITS = (1, 2, 3, 4, 8)
+#: Every kind at every width that it has, alone and under SLR.
+CASES = [
+    *itertools.product(KINDS, (False, True), BITS),
+    *itertools.product(("binary",), (False, True), (1,)),
+]
 LARGEST = float(np.finfo(np.float32).max)
 
 
@@ -58,6 +63,14 @@ def _trained(kind: str, slr: bool, bits: int, seed: int = 0) -> ActivationQuanti
             quantizer.running_max.fill_(float(rng.choice([0.83, 7.5])))
             quantizer.seen.fill_(1.0)
     return quantizer.eval().requires_grad_(False)
+
+
+def _minmax_grid(inner: MinMaxActivation) -> tuple[np.float32, int]:
+    """Step and the code of zero of a range around zero: both are float32's, as they are stored."""
+    low, high = np.float32(inner.low), np.float32(inner.high)
+    assert low < 0 < high
+    step = (high - low) / np.float32(inner.top)
+    return step, int(np.rint(-low / step))
 
 
 def _wide_floats(seed: int, count: int = 4000) -> F32:
@@ -98,10 +111,13 @@ def _reference(quantizer: ActivationQuantizer, x: F32) -> npt.NDArray[np.int64]:
         # LSQ Eq. 1: round(clip(x / s, 0, Q_P)).
         scaled = np.clip(wide / float(inner.raw_step), 0, inner.top)
         return np.rint(scaled).astype(np.int64)
+    if isinstance(inner, BinaryActivation):
+        # ReActNet Eq. 1: the sign; Eq. 10-11 above meet a threshold t_1 of 0.
+        return (wide >= 0).astype(np.int64)
     assert isinstance(inner, MinMaxActivation)
-    # Paper Eq. 3: with x scaled from [low, high] to [0, 2], t_i = (1 + 2(i-1)) / (2^k - 1).
-    low, high = float(inner.low), float(inner.high)
-    scaled = 2 * (wide - low) / (high - low)
+    # Paper Eq. 3: with x scaled from the grid to [0, 2], t_i = (1 + 2(i-1)) / (2^k - 1).
+    step, zero = _minmax_grid(inner)
+    scaled = 2 * (wide / float(step) + zero) / inner.top
     thresholds = (1 + 2 * (np.arange(1, inner.top + 1) - 1)) / inner.top
     return np.asarray((scaled[:, None] >= thresholds).sum(axis=1))
 
@@ -151,8 +167,10 @@ def test_codes_never_decrease(kind: str, slr: bool, bits: int) -> None:
 
 
 @pytest.mark.parametrize(("kind", "slr", "bits"), CASES)
-def test_forward_is_codes_times_step_away_from_thresholds(kind: str, slr: bool, bits: int) -> None:
-    """The fake-quantised value is ``code * step``.
+def test_forward_is_centred_codes_times_step_away_from_thresholds(
+    kind: str, slr: bool, bits: int
+) -> None:
+    """The fake-quantised value of training is evaluation's ``(code - zero) * step``.
 
     Forward computes in float32, so floats within 1e-5 of a threshold are left out; elsewhere it is
     off by its own last rounding at most: 1e-6 of the largest code, in codes.
@@ -166,8 +184,13 @@ def test_forward_is_codes_times_step_away_from_thresholds(kind: str, slr: bool, 
     with torch.no_grad():
         value = quantizer(torch.from_numpy(x))
     assert value.dtype == torch.float32
-    in_codes = (value.double() / quantizer.step.double()).numpy()
-    np.testing.assert_allclose(in_codes, _codes(quantizer, x), rtol=0, atol=1e-6 * 2**bits)
+    in_steps = (value.double() / quantizer.step.double()).numpy()
+    encoded = quantizer.encode(torch.from_numpy(x))
+    assert torch.equal(encoded.centred(), encoded.codes - encoded.zero)
+    want = _codes(quantizer, x) - int(quantizer.zero)
+    np.testing.assert_array_equal(encoded.centred().numpy(), want)
+    assert np.unique(want).size > 2 ** (bits - 1)
+    np.testing.assert_allclose(in_steps, want, rtol=0, atol=1e-6 * 2**bits)
 
 
 @pytest.mark.parametrize("bits", BITS)
@@ -176,7 +199,7 @@ def test_n2uq_compares_strictly(bits: int) -> None:
     quantizer = build_activation("n2uq", bits, slr=False)
     assert isinstance(quantizer, N2uqActivation)
     first = np.float32(quantizer.a[0].item()) / np.float32(2)
-    after = np.nextafter(first, np.float32(1))
+    after = np.nextafter(first, np.float32(2))
     assert _codes(quantizer, [first, after]).tolist() == [0, 1]
     assert quantizer.table()[0] == after
     with torch.no_grad():
@@ -198,8 +221,7 @@ def test_lsq_and_minmax_round_half_to_even() -> None:
     assert _codes(minmax, ties - 1.0).tolist() == [0, 2, 2, 4, 4, 6, 6]
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("bits", BITS)
+@pytest.mark.parametrize(("kind", "bits"), [(kind, bits) for kind, slr, bits in CASES if slr])
 def test_slr_moves_the_thresholds_as_the_paper_says(kind: str, bits: int) -> None:
     """Section 3.5: ``T'_i = e^(t_i) - off``, and the table holds the first float32 not below it.
 
@@ -215,10 +237,12 @@ def test_slr_moves_the_thresholds_as_the_paper_says(kind: str, bits: int) -> Non
         t = t / float(inner.scale1)
     elif isinstance(inner, LsqActivation):
         t = (np.arange(inner.top) + 0.5) * float(inner.step)
+    elif isinstance(inner, BinaryActivation):
+        t = np.zeros(1)
     else:
         assert isinstance(inner, MinMaxActivation)
-        low, high = float(inner.low), float(inner.high)
-        t = low + (np.arange(inner.top) + 0.5) * (high - low) / inner.top
+        step, zero = _minmax_grid(inner)
+        t = (np.arange(inner.top) + 0.5 - zero) * float(step)
     closed = np.exp(t) - off
     slack = 4 * 2.0**-53 * (np.exp(t) + abs(off)) * np.maximum(1, np.abs(t))
     table = quantizer.table()
@@ -317,23 +341,27 @@ def test_codes_no_float_reaches_have_infinite_thresholds() -> None:
     assert np.isfinite(table[2])
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("slr", [False, True])
-def test_step_is_what_one_code_is_worth(kind: str, slr: bool) -> None:
-    """N2UQ ``scale2 * 2/(2^k-1)``, LSQ the learned step, MinMax the range over ``2^k - 1``."""
-    quantizer = _trained(kind, slr, 3)
+@pytest.mark.parametrize(("kind", "slr", "bits"), CASES)
+def test_step_is_what_one_code_is_worth(kind: str, slr: bool, bits: int) -> None:
+    """N2UQ ``scale2 * 2/(2^k-1)``, LSQ the learned step, MinMax the range over ``2^k - 1``.
+
+    The sign's two values lie 2 apart.
+    """
+    quantizer = _trained(kind, slr, bits)
     inner = _inner(quantizer)
     if isinstance(inner, N2uqActivation):
-        want = float(inner.scale2) * 2 / 7
+        want = float(inner.scale2) * 2 / (2**bits - 1)
+    elif isinstance(inner, BinaryActivation):
+        want = 2.0
     elif isinstance(inner, LsqActivation):
         want = float(inner.raw_step)
     else:
         assert isinstance(inner, MinMaxActivation)
-        want = (float(inner.high) - float(inner.low)) / 7
+        want = (float(inner.high) - float(inner.low)) / (2**bits - 1)
     assert float(quantizer.step) == pytest.approx(want, rel=1e-6)
 
 
 def test_an_unknown_kind_is_refused() -> None:
     """The message lists the kinds that there are."""
-    with pytest.raises(ValueError, match="minmax, lsq, n2uq"):
+    with pytest.raises(ValueError, match="minmax, lsq, n2uq, binary"):
         build_activation("dorefa", 2, slr=False)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
+import itertools
 import json
 import pickle
 from collections.abc import Callable
@@ -14,7 +16,14 @@ import torch
 from safetensors.torch import load, save
 from torch import Tensor
 
-from qmdd.models import CheckpointError, Detector, DetectorConfig, ModelError, quantized_layers
+from qmdd.models import (
+    CheckpointError,
+    Detector,
+    DetectorConfig,
+    ModelError,
+    quantised_chains,
+    quantised_convolutions,
+)
 from qmdd.models import checkpoint as module
 from qmdd.models.checkpoint import (
     FROZEN,
@@ -27,13 +36,19 @@ from qmdd.models.checkpoint import (
     load_weights,
     tables,
 )
-from qmdd.models.quantizers import LsqActivation, N2uqActivation, SlrActivation
+from qmdd.models.packing import packed_bytes
+from qmdd.models.quantizers import (
+    FULL_PRECISION,
+    LsqActivation,
+    N2uqActivation,
+    SlrActivation,
+)
 
 pytestmark = pytest.mark.usefixtures("narrow")
 
 DetectorFactory = Callable[..., Detector]
 Change = Callable[[dict[str, Tensor], dict[str, str]], None]
-BITS = (2, 3, 4, 8)
+BITS = (1, 2, 3, 4, 8)
 LAYER = "stages.0.0.conv1"
 
 
@@ -87,9 +102,13 @@ def _refusal(path: Path, data: bytes) -> str:
 # There and back.
 
 
-@pytest.mark.parametrize("bits", [*BITS, 32])
+@pytest.mark.parametrize("bits", [*BITS, FULL_PRECISION])
 def test_latent_round_trip(tiny_detector: DetectorFactory, tmp_path: Path, bits: int) -> None:
-    """Every tensor and the configuration come back; logits are equal to the bit."""
+    """Every tensor and the configuration come back; logits are equal to the bit.
+
+    The twin's as soon as its tensors lie in memory of torch's own, as the first detector's do: a
+    file's tensors are aligned to 8 bytes, and how a float32 sum is ordered depends on that.
+    """
     detector = tiny_detector(bits=bits, activation="lsq", slr=False)
     path = tmp_path / "latent.safetensors"
     path.write_bytes(checkpoint_bytes(detector))
@@ -103,11 +122,18 @@ def test_latent_round_trip(tiny_detector: DetectorFactory, tmp_path: Path, bits:
         assert torch.equal(state[key], value), key
         assert state[key].dtype == value.dtype
     assert all(p.requires_grad for p in back.parameters())
-    assert torch.equal(_logits(back), _logits(detector))
+    same = copy.deepcopy(back) if bits == FULL_PRECISION else back
+    assert torch.equal(_logits(same), _logits(detector))
 
 
-@pytest.mark.parametrize("bits", BITS)
-@pytest.mark.parametrize("weight", ["n2uq", "lsq", "minmax"])
+@pytest.mark.parametrize(
+    ("bits", "weight"),
+    [
+        *itertools.product(BITS, ["n2uq"]),
+        *itertools.product(BITS[1:], ["lsq", "minmax"]),
+        (1, "binary"),
+    ],
+)
 def test_frozen_round_trip(
     tiny_detector: DetectorFactory, tmp_path: Path, bits: int, weight: str
 ) -> None:
@@ -192,9 +218,9 @@ def test_thresholds_that_no_float_or_every_float_meets_survive(
 ) -> None:
     """Tables hold infinities then; a file with them is not damaged."""
     detector = tiny_detector()
-    layers = dict(quantized_layers(detector))
+    layers = dict(quantised_chains(detector))
     for name, start in ((LAYER, -50.0), ("stages.0.0.conv2", 500.0)):
-        quantizer = layers[name].act.quantizer
+        quantizer = layers[name].quantizer
         assert isinstance(quantizer, SlrActivation)
         assert isinstance(quantizer.inner, N2uqActivation)
         with torch.no_grad():
@@ -253,14 +279,15 @@ def test_something_else_altogether(data: bytes, tmp_path: Path) -> None:
         None,
         {"format": "pt"},
         {"format": LATENT},
-        {"format": LATENT, "version": "2", "config": DetectorConfig().to_json()},
-        {"format": "qmdd-something", "version": "1", "config": DetectorConfig().to_json()},
+        {"format": LATENT, "version": "1", "config": DetectorConfig().to_json()},
+        {"format": LATENT, "version": "3", "config": DetectorConfig().to_json()},
+        {"format": "qmdd-something", "version": "2", "config": DetectorConfig().to_json()},
     ],
 )
 def test_a_foreign_safetensors_file(metadata: dict[str, str] | None, tmp_path: Path) -> None:
-    """Somebody else's model, or a version of ours that is not known yet."""
+    """Somebody else's model, or a version of ours that is not known yet or any more."""
     data = save({"layer.weight": torch.zeros(2, 2)}, metadata)
-    assert "not a qmdd checkpoint of version 1" in _refusal(tmp_path / "a.safetensors", data)
+    assert "not a qmdd checkpoint of version 2" in _refusal(tmp_path / "a.safetensors", data)
 
 
 class _Trap:
@@ -317,7 +344,7 @@ def _config(**fields: object) -> Change:
 
 @pytest.mark.parametrize("form", ["latent_bytes", "frozen_bytes"])
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
-@pytest.mark.parametrize("name", ["fc.weight", f"{LAYER}.conv.bn.running_var"])
+@pytest.mark.parametrize("name", ["head.fc.weight", f"{LAYER}.conv.bn.running_var"])
 def test_a_tensor_that_is_not_finite(
     form: str, name: str, value: float, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
@@ -333,20 +360,24 @@ def test_missing_and_extra_tensors(
     """Counted, and the first few named."""
 
     def change(tensors: dict[str, Tensor], _: dict[str, str]) -> None:
-        del tensors["fc.bias"]
-        tensors["fc.gain"] = torch.zeros(1)
+        del tensors["head.fc.bias"]
+        tensors["head.fc.gain"] = torch.zeros(1)
 
     message = _refusal(tmp_path / "a.safetensors", _changed(request.getfixturevalue(form), change))
-    assert "1 tensors missing (fc.bias), 1 unknown (fc.gain)" in message
+    assert "1 tensors missing (head.fc.bias), 1 unknown (head.fc.gain)" in message
 
 
 @pytest.mark.parametrize(
     ("name", "replacement", "says"),
     [
-        ("fc.weight", torch.zeros(1, 63), r"torch.float32 [1, 63], expected torch.float32 [1, 64]"),
-        ("fc.weight", torch.zeros(64, 1), r"torch.float32 [64, 1], expected"),
-        ("fc.bias", torch.zeros(()), r"torch.float32 [], expected torch.float32 [1]"),
-        ("fc.bias", torch.zeros(1).double(), r"torch.float64 [1], expected torch.float32 [1]"),
+        (
+            "head.fc.weight",
+            torch.zeros(1, 63),
+            r"torch.float32 [1, 63], expected torch.float32 [1, 64]",
+        ),
+        ("head.fc.weight", torch.zeros(64, 1), r"torch.float32 [64, 1], expected"),
+        ("head.fc.bias", torch.zeros(()), r"torch.float32 [], expected torch.float32 [1]"),
+        ("head.fc.bias", torch.zeros(1).double(), r"torch.float64 [1], expected torch.float32 [1]"),
         ("stem.conv.bn.num_batches_tracked", torch.zeros(()), r"expected torch.int64 []"),
     ],
 )
@@ -364,7 +395,10 @@ def test_a_wrong_shape_or_type(
         (_config(bits=5), "bits=5 is not supported"),
         (_config(bits=2.0), "bits=2.0 is not supported"),
         (_config(batch=4), "keys among"),
-        (_config(std=None), ""),
+        (_config(std=None), "std=None must be three positive numbers"),
+        (_config(width=10**400), "must lie within"),
+        (_config(layer_bits={"nowhere": 2}), "resnet23 has no layer 'nowhere'"),
+        (_config(layer_bits={LAYER: 3}), "expected"),
         (_config(arch="resnet34"), "does not fit its own configuration"),
         (_config(bits=3), "expected"),
         (_config(cqb=False), "does not fit its own configuration"),
@@ -423,6 +457,18 @@ def test_a_changed_quantizer_no_longer_fits_its_table(frozen_bytes: bytes, tmp_p
 
     data = _changed(frozen_bytes, change)
     assert "was altered" in _refusal(tmp_path / "a.safetensors", data)
+
+
+def test_a_frozen_file_whose_quantizer_has_no_table(frozen_bytes: bytes, tmp_path: Path) -> None:
+    """A decreasing quantizer, whatever table the file brings: the layer is named."""
+    name = f"{LAYER}.act.quantizer.inner.scale1"
+
+    def change(tensors: dict[str, Tensor], _: dict[str, str]) -> None:
+        tensors[name].neg_()
+
+    message = _refusal(tmp_path / "a.safetensors", _changed(frozen_bytes, change))
+    assert f"layer {LAYER}: " in message
+    assert "non-decreasing" in message
 
 
 @pytest.mark.parametrize(("bits", "weight"), [(3, "minmax"), (2, "minmax"), (2, "lsq")])
@@ -494,7 +540,7 @@ def test_a_frozen_detector_cannot_be_trained(tiny_detector: DetectorFactory) -> 
 def test_a_layer_without_a_table_is_named(tiny_detector: DetectorFactory) -> None:
     """A negative input scale: no table, and no checkpoint that would lie about it."""
     detector = tiny_detector()
-    quantizer = dict(quantized_layers(detector))["stages.1.0.conv2"].act.quantizer
+    quantizer = dict(quantised_chains(detector))["stages.1.0.conv2"].quantizer
     assert isinstance(quantizer, SlrActivation)
     assert isinstance(quantizer.inner, N2uqActivation)
     with torch.no_grad():
@@ -531,7 +577,7 @@ def test_weights_of_the_same_configuration_bring_their_quantizers(
 ) -> None:
     """A second stage at the same width goes on where the first ended."""
     source, target = tiny_detector(seed=1, activation="lsq"), tiny_detector(activation="lsq")
-    quantizer = quantized_layers(source)[3][1].act.quantizer
+    quantizer = quantised_chains(source)[3][1].quantizer
     assert isinstance(quantizer, SlrActivation)
     assert isinstance(quantizer.inner, LsqActivation)
     with torch.no_grad():
@@ -541,10 +587,120 @@ def test_weights_of_the_same_configuration_bring_their_quantizers(
         assert torch.equal(value, source.state_dict()[key]), key
 
 
-@pytest.mark.parametrize("options", [{"arch": "resnet34"}, {"cqb": False}])
+@pytest.mark.parametrize(
+    ("field", "value", "default"),
+    [
+        ("arch", "resnet34", "resnet23"),
+        ("cqb", False, True),
+        ("width", 0.5, 1.0),
+        ("representation", "rgb", "npr"),
+    ],
+)
 def test_weights_of_another_topology_do_not_fit(
-    tiny_detector: DetectorFactory, options: dict[str, object]
+    tiny_detector: DetectorFactory, field: str, value: object, default: object
 ) -> None:
     """Said before anything is copied."""
-    with pytest.raises(ModelError, match="must be the same"):
-        load_weights(tiny_detector(**options), tiny_detector(bits=32))
+    target, source = tiny_detector(**{field: value}), tiny_detector(bits=32)
+    before = {key: tensor.clone() for key, tensor in target.state_dict().items()}
+    says = f"weights of a detector with {field}={default} do not fit one with {field}={value}"
+    with pytest.raises(ModelError, match=says):
+        load_weights(target, source)
+    for key, tensor in target.state_dict().items():
+        assert torch.equal(tensor, before[key]), key
+
+
+# Widths of one layer, and the other backbone.
+
+
+MIXED = {
+    "resnet23": {
+        LAYER: 8,
+        "stages.1.0.conv1": 1,
+        "stages.1.0.downsample": 4,
+        "stages.3.2.conv2": 3,
+    },
+    "mobilenetv2": {
+        "stages.0.0.depthwise": 8,
+        "stages.1.0.expand": 3,
+        "stages.1.0.project": 1,
+        "stages.7": 4,
+    },
+}
+
+
+@pytest.fixture(scope="module", params=list(MIXED))
+def mixed(tiny_detector: DetectorFactory, request: pytest.FixtureRequest) -> Detector:
+    """A 2-bit detector with a layer of each other width, 1/8 wide; read only."""
+    arch: str = request.param
+    width = 0.125 if arch == "mobilenetv2" else 1.0  # ResNets are narrow already
+    return tiny_detector(arch, width=width, layer_bits=MIXED[arch])
+
+
+def test_mixed_widths_are_those_of_their_layers(mixed: Detector) -> None:
+    """Quantizers have the width they were given; sums are bounded by the codes that come in."""
+    widths = MIXED[mixed.config.arch]
+    chains = dict(quantised_chains(mixed))
+    for name, chain in chains.items():
+        assert chain.quantizer is not None
+        assert chain.quantizer.bits == widths.get(name, 2), name
+    convs = {name.removesuffix(".conv"): conv for name, conv in quantised_convolutions(mixed)}
+    assert convs.pop("stem").bits == 8
+    assert widths.keys() <= convs.keys()
+    for name, conv in convs.items():
+        assert conv.bits == widths.get(name, 2), name
+        # A downsampling convolution has no chain of its own: it reads its block's first codes.
+        reads = name if name in chains else name.replace("downsample", "conv1")
+        assert conv.top == 2 ** widths.get(reads, 2) - 1, name
+
+
+def test_mixed_widths_freeze_and_come_back(mixed: Detector, tmp_path: Path) -> None:
+    """Latent and frozen files give the same logits to the bit; codes are packed at their widths."""
+    want = _logits(mixed)
+    assert want.unique().numel() == 3
+    path = tmp_path / "mixed.safetensors"
+    path.write_bytes(checkpoint_bytes(mixed))
+    back = load_checkpoint(path)
+    assert back.config == mixed.config
+    assert torch.equal(_logits(back), want)
+    assert torch.equal(_logits(freeze(back)), want)
+    data = checkpoint_bytes(back)
+    path.write_bytes(data)
+    frozen = load_checkpoint(path)
+    assert torch.equal(_logits(frozen), want)
+    assert checkpoint_bytes(frozen) == data
+    tensors = load(data)
+    for name, conv in quantised_convolutions(frozen):
+        packed = tensors[f"{name}.quantizer.packed"].numel()
+        assert packed == packed_bytes(int(np.prod(conv.weight_shape)), conv.bits)
+    for name, bits in MIXED[mixed.config.arch].items():
+        if "downsample" not in name:
+            assert tensors[f"{name}.act.quantizer.table"].shape == (2**bits - 1,)
+
+
+def test_mixed_widths_start_from_one_width(mixed: Detector, tiny_detector: DetectorFactory) -> None:
+    """Another ``layer_bits`` is the same topology: weights are taken, quantizers start anew."""
+    config = mixed.config
+    target = tiny_detector(config.arch, seed=3, width=config.width)
+    before = {key: value.clone() for key, value in target.state_dict().items()}
+    load_weights(target, mixed)
+    for key, value in target.state_dict().items():
+        want = before[key] if ".quantizer." in key else mixed.state_dict()[key]
+        assert torch.equal(value, want), key
+
+
+def test_a_layer_of_another_width_in_a_frozen_file(mixed: Detector, tmp_path: Path) -> None:
+    """A configuration that says 2 bits of a layer packed at another width is refused."""
+    data = checkpoint_bytes(freeze(copy.deepcopy(mixed)))
+    name, *others = MIXED[mixed.config.arch]
+    wrong = _config(layer_bits={other: MIXED[mixed.config.arch][other] for other in others})
+    assert f"{name}.conv: " in _refusal(tmp_path / "a.safetensors", _changed(data, wrong))
+
+
+def test_a_checkpoint_relabelled_as_another_representation_is_refused(
+    latent_bytes: bytes, tmp_path: Path
+) -> None:
+    """Same names, shapes and types; only what a pixel is worth tells."""
+    path = tmp_path / "relabelled.safetensors"
+    path.write_bytes(latent_bytes.replace(b'\\"npr\\"', b'\\"rgb\\"'))
+    with pytest.raises(CheckpointError, match="its stem was not made for rgb"):
+        load_checkpoint(path)

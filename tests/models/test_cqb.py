@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
+import math
+
 import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
 
-from qmdd.models import ModelError
-from qmdd.models.cqb import CQB, ActivationChain, Shortcut
+from qmdd.models import CQB, Codes, ModelError
+from qmdd.models.cqb import Shortcut
+from qmdd.models.quantizers import MinMaxActivation
 
 F32 = npt.NDArray[np.float32]
 
@@ -53,6 +57,10 @@ def _settled(layer: CQB, seed: int = 0) -> CQB:
             tensor.copy_(torch.from_numpy(rng.uniform(low, high, tensor.shape)))
         if layer.alpha is not None:
             layer.alpha.fill_(0.37)
+        for module in layer.modules():
+            if isinstance(module, MinMaxActivation):  # zero within the range: a code of its own
+                module.low.fill_(-0.9)
+                module.high.fill_(1.2)
     return layer.eval()
 
 
@@ -100,18 +108,77 @@ def test_equal_channels_is_average_pooling_with_window_stride(stride: int, side:
         assert torch.equal(shortcut(x), x)
 
 
-@pytest.mark.parametrize(("c_in", "c_out"), [(6, 4), (4, 6), (64, 48)])
-def test_channel_counts_must_divide(c_in: int, c_out: int) -> None:
+@pytest.mark.parametrize(("c_in", "c_out"), [(4, 6), (48, 64), (5, 9)])
+def test_more_channels_out_must_be_a_multiple(c_in: int, c_out: int) -> None:
     """The message names both counts and the way out."""
-    with pytest.raises(ModelError, match=f"got {c_in} -> {c_out}; .*cqb=False"):
+    with pytest.raises(ModelError, match=rf"{c_in} channels do not divide {c_out};.*cqb=False"):
         Shortcut(c_in, c_out, 1)
 
 
-@pytest.mark.parametrize(("c_in", "c_out"), [(8, 8), (4, 8), (8, 4)])
+#: MobileNetV2's projections whose ratio is not whole, small ones, and one without common divisor.
+RATIOS = [(144, 32), (576, 160), (6, 4), (64, 48), (9, 6), (7, 3)]
+
+
+@pytest.mark.parametrize(("c_in", "c_out"), [*RATIOS, (192, 64), (12, 3)])
 @pytest.mark.parametrize("stride", [1, 2])
-def test_training_mixes_by_alpha(c_in: int, c_out: int, stride: int) -> None:
+def test_fewer_channels_out_at_any_ratio(c_in: int, c_out: int, stride: int) -> None:
+    """Every channel repeated ``out/g`` times, then means of ``in/g`` neighbours, ``g`` their gcd.
+
+    Where the ratio is whole these are Eq. 6-7's plain groups.
+    """
+    shortcut = Shortcut(c_in, c_out, stride)
+    assert shortcut.kind == "down"
+    x = _input(c_in, 5)
+    common = math.gcd(c_in, c_out)
+    repeated = _pooled(x.numpy(), stride).repeat(c_out // common, axis=1)
+    group = c_in // common
+    count, _, height, width = repeated.shape
+    want = repeated.reshape(count, c_out, group, height, width).mean(axis=2)
+    have = shortcut(x).numpy()
+    # float32 sums of up to 18 values below 4: 18 units of 2^-23 at most of sums below 2^6.
+    np.testing.assert_allclose(have, want, rtol=0, atol=18 * 2.0**-23 * 4)
+
+
+@pytest.mark.parametrize(("c_in", "c_out"), [*RATIOS, (192, 64)])
+def test_each_input_channel_weighs_the_same(c_in: int, c_out: int) -> None:
+    """Summed over all outputs, every input counts ``out/in``; each output is a mean of inputs.
+
+    The weights are read off unit vectors; they come in multiples of ``1/(in/g)``.
+    """
+    shortcut = Shortcut(c_in, c_out, 1)
+    weights = shortcut(torch.eye(c_in).reshape(c_in, c_in, 1, 1)).reshape(c_in, c_out).double()
+    parts = weights * (c_in // math.gcd(c_in, c_out))
+    assert float((parts - parts.round()).abs().max()) <= 1e-6  # 1/(in/g) is rounded to float32
+    whole = parts.round()
+    assert set(whole.sum(dim=1).tolist()) == {c_out / math.gcd(c_in, c_out)}
+    assert set(whole.sum(dim=0).tolist()) == {c_in / math.gcd(c_in, c_out)}
+    # Neighbours: what an output takes from is one unbroken run of channels, in rising order.
+    taken = [np.flatnonzero(column) for column in whole.T.numpy()]
+    assert all(np.array_equal(t, np.arange(t[0], t[-1] + 1)) for t in taken)
+    assert taken[0][0] == 0
+    assert taken[-1][-1] == c_in - 1
+    assert all(before[-1] <= after[0] for before, after in itertools.pairwise(taken))
+
+
+@pytest.mark.parametrize("group", [2, 3, 4])
+def test_a_whole_ratio_is_the_plain_group_mean_to_the_bit(group: int) -> None:
+    """Members are added in their order and multiplied by ``1/s``: the exporter writes the same."""
+    x = _input(5 * group, 6)
+    total = x[:, 0::group]
+    for member in range(1, group):
+        total = total + x[:, member::group]
+    assert torch.equal(Shortcut(5 * group, 5, 1)(x), total * (1.0 / group))
+
+
+#: Channels in and out, and groups: equal, up, down, down by no whole ratio, depthwise, grouped up.
+SHAPES = [(8, 8, 1), (4, 8, 1), (8, 4, 1), (6, 4, 1), (8, 8, 8), (4, 8, 2)]
+
+
+@pytest.mark.parametrize(("c_in", "c_out", "groups"), SHAPES)
+@pytest.mark.parametrize("stride", [1, 2])
+def test_training_mixes_by_alpha(c_in: int, c_out: int, groups: int, stride: int) -> None:
     """Eq. 6-9: ``alpha * Q(Conv(x)) + (1 - alpha) * shortcut(x)``."""
-    layer = _cqb(c_in, c_out, stride).train()
+    layer = _cqb(c_in, c_out, stride, groups=groups).train()
     assert layer.alpha is not None
     assert layer.shortcut is not None
     x = _input(c_in)
@@ -126,29 +193,32 @@ def test_training_mixes_by_alpha(c_in: int, c_out: int, stride: int) -> None:
     torch.testing.assert_close(outs[0.3], want, rtol=1e-6, atol=1e-6)
 
 
-@pytest.mark.parametrize(("c_in", "c_out"), [(8, 8), (4, 8), (8, 4)])
+@pytest.mark.parametrize(("c_in", "c_out", "groups"), SHAPES)
 @pytest.mark.parametrize("stride", [1, 2])
-@pytest.mark.parametrize("bits", [2, 8])
+@pytest.mark.parametrize("bits", [1, 2, 8])
+@pytest.mark.parametrize("activation", ["n2uq", "minmax"])
 def test_evaluation_is_the_convolution_of_codes_and_the_weighted_shortcut(
-    c_in: int, c_out: int, stride: int, bits: int
+    c_in: int, c_out: int, groups: int, stride: int, bits: int, activation: str
 ) -> None:
     """``acc*m + b`` with alpha folded in, plus ``shortcut * (1 - alpha)``; 1e-5 of float64's.
 
-    The codes are the layer's own; everything after them is recomputed in float64 numpy.
+    The codes are the layer's own; everything after them is recomputed in float64.
     """
-    layer = _settled(_cqb(c_in, c_out, stride, bits))
+    layer = _settled(_cqb(c_in, c_out, stride, bits, groups=groups, activation=activation))
     x = _input(c_in, 7)
     with torch.no_grad():
-        codes = layer.activate(x)
+        activated = layer.act(x)
         have = layer(x)
+        assert torch.equal(layer.combine(x, activated), have)
         frozen = layer.conv.frozen()
-    assert torch.equal(codes, codes.round())
-    assert float(codes.max()) <= 2**bits - 1
+    assert isinstance(activated, Codes)
+    assert torch.equal(activated.codes, activated.codes.round())
+    assert float(activated.codes.max()) <= 2**bits - 1
     assert layer.alpha is not None
     assert layer.shortcut is not None
-    values = codes.double() * layer.step.detach().double()
+    values = activated.centred().double() * activated.step.detach().double()
     weight = frozen.codes.double() * frozen.scale.double().reshape(-1, 1, 1, 1)
-    sums = torch.nn.functional.conv2d(values, weight, stride=stride, padding=1)
+    sums = torch.nn.functional.conv2d(values, weight, stride=stride, padding=1, groups=groups)
     normal = layer.conv.bn.double()
     with torch.no_grad():
         main = normal(sums)
@@ -166,37 +236,31 @@ def test_without_connection_only_the_convolution_is_left() -> None:
     x = _input(6)
     with torch.no_grad():
         have = layer(x)
-        want = layer.conv.evaluate(layer.act.codes(x), layer.step)
+        want = layer.conv.evaluate(layer.act.codes(x))
         layer.train()
         trained = layer(x)
     assert torch.equal(have, want)
     assert trained.shape == have.shape
 
 
-def test_activation_chain_is_shift_prelu_shift() -> None:
-    """N2UQ's and ReActNet's order before the quantizer."""
-    layer = _settled(_cqb(3, 3))
-    chain = layer.act
-    x = _input(3)
-    shape = (1, -1, 1, 1)
-    wide = x.double().numpy() + chain.shift_in.bias.detach().double().numpy().reshape(shape)
-    slope = chain.prelu.weight.detach().double().numpy().reshape(shape)
-    wide = np.where(wide > 0, wide, wide * slope)
-    wide = wide + chain.shift_out.bias.detach().double().numpy().reshape(shape)
+def test_the_full_precision_twin_is_the_same_sum_without_quantizers() -> None:
+    """bits=32, evaluation: float convolution of the chain's values, alpha, shortcut."""
+    layer = _settled(_cqb(6, 4, bits=32))
+    assert layer.act.quantizer is None
+    assert layer.conv.quantizer is None
+    assert layer.alpha is not None
+    assert layer.shortcut is not None
+    x = _input(6)
     with torch.no_grad():
-        have = chain.before_quantizer(x)
-    np.testing.assert_allclose(have.numpy(), wide, rtol=0, atol=1e-6)
-    assert chain.quantizer is not None
-    assert torch.equal(chain.codes(x), chain.quantizer.codes(have))
+        values = layer.act.before_quantizer(x)
+        plain = torch.nn.functional.conv2d(values, layer.conv.latent(), padding=1)
+        want = layer.alpha * layer.conv.bn(plain) + (1 - layer.alpha) * layer.shortcut(x)
+        have = layer(x)
+    # alpha and 1 - alpha are rounded in another order: two units of 2^-23 of values below 8.
+    torch.testing.assert_close(have, want, rtol=0, atol=2e-6)
 
 
-def test_the_twin_has_neither_codes_nor_a_step() -> None:
-    """bits=32: plain values in both modes, and an error for whoever asks for codes."""
-    chain = ActivationChain(4, bits=32, kind="n2uq", slr=True)
-    x = _input(4)
-    assert torch.equal(chain(x), chain.before_quantizer(x))
-    with pytest.raises(ModelError, match="no codes"):
-        chain.codes(x)
-    layer = _cqb(4, 4, bits=32)
-    with pytest.raises(ModelError, match="no step"):
-        _ = layer.step
+@pytest.mark.parametrize("nonlinearity", ["rprelu", "relu", "none"])
+def test_the_nonlinearity_is_the_chains(nonlinearity: str) -> None:
+    """Handed on by name."""
+    assert _cqb(4, 4, nonlinearity=nonlinearity).act.nonlinearity == nonlinearity

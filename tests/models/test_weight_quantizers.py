@@ -15,6 +15,7 @@ from torch import Tensor
 from qmdd.models import Detector
 from qmdd.models.checkpoint import load_weights
 from qmdd.models.quantizers import (
+    BinaryWeight,
     LsqWeight,
     MinMaxWeight,
     N2uqWeight,
@@ -26,7 +27,8 @@ from qmdd.models.quantizers import (
 F64 = npt.NDArray[np.float64]
 KINDS = ("minmax", "lsq", "n2uq")
 BITS = (2, 3, 4, 8)
-CASES = list(itertools.product(KINDS, BITS))
+#: Every kind at every width that it has.
+CASES = [*itertools.product(KINDS, BITS), ("n2uq", 1), ("binary", 1)]
 
 
 def _weight(seed: int, shape: tuple[int, ...] = (6, 5, 3, 3)) -> Tensor:
@@ -65,6 +67,9 @@ def _reference(quantizer: WeightQuantizer, weight: Tensor) -> F64:
         half = 2 ** (quantizer.bits - 1)
         step = quantizer.raw_step.detach().double().numpy().reshape(-1, 1, 1, 1)
         return np.asarray(np.rint(np.clip(w / step, -half, half - 1)) * step)
+    if isinstance(quantizer, BinaryWeight):
+        # XNOR-Net, ReActNet: sign(w) times mean|w| of the output channel.
+        return np.abs(each).mean(axis=1).reshape(-1, 1, 1, 1) * np.sign(w)
     # Symmetric MinMax: the largest magnitude is the largest code, 2^(k-1) - 1.
     limit = 2 ** (quantizer.bits - 1) - 1
     step = np.abs(each).max(axis=1).reshape(-1, 1, 1, 1) / limit
@@ -73,7 +78,7 @@ def _reference(quantizer: WeightQuantizer, weight: Tensor) -> F64:
 
 @pytest.mark.parametrize(("kind", "bits"), CASES)
 def test_values_follow_the_published_formula(kind: str, bits: int) -> None:
-    """N2UQ's weight formula, LSQ Eq. 1-2, symmetric MinMax; 1e-6 of each channel's largest."""
+    """N2UQ's weights, LSQ Eq. 1-2, symmetric MinMax, L1 sign; 1e-6 of each channel's largest."""
     weight = _weight(bits)
     quantizer = _trained(kind, bits, weight)
     have = quantizer(weight).detach().numpy()
@@ -102,6 +107,8 @@ def test_frozen_codes_times_scale_are_the_weights_of_training(kind: str, bits: i
 @pytest.mark.parametrize(
     ("kind", "bits", "book"),
     [
+        ("n2uq", 1, [-1, 1]),
+        ("binary", 1, [-1, 1]),
         ("n2uq", 2, [-3, -1, 1, 3]),
         ("n2uq", 3, [-7, -5, -3, -1, 1, 3, 5, 7]),
         ("lsq", 2, [-2, -1, 0, 1]),
@@ -153,7 +160,7 @@ def _close(have: Tensor | None, want: Tensor) -> None:
     assert float((have - want).abs().max()) <= 1e-12 * float(want.abs().max())
 
 
-@pytest.mark.parametrize("bits", BITS)
+@pytest.mark.parametrize("bits", [1, *BITS])
 def test_n2uq_gradient_is_that_of_the_clipped_weight(bits: int) -> None:
     """Straight through the rounding: autograd of ``sf * clamp(w/sf, -clip/2, clip/2)``, sf fixed.
 
@@ -226,8 +233,15 @@ def test_lsq_weight_steps_start_at_the_published_value() -> None:
 
 def test_an_unknown_kind_is_refused() -> None:
     """The message lists the kinds that there are."""
-    with pytest.raises(ValueError, match="minmax, lsq, n2uq"):
-        build_weight("binary", 2, torch.ones(1, 1, 1, 1))
+    with pytest.raises(ValueError, match="minmax, lsq, n2uq, binary"):
+        build_weight("ternary", 2, torch.ones(1, 1, 1, 1))
+
+
+@pytest.mark.parametrize("kind", ["lsq", "minmax"])
+def test_one_bit_leaves_these_grids_no_level(kind: str) -> None:
+    """Refused: codes 0 and -1, or 0 alone, would make a scale of infinity."""
+    with pytest.raises(ValueError, match=f"{kind} has no level .* of one bit"):
+        build_weight(kind, 1, torch.ones(1, 1, 1, 1))
 
 
 def test_lsq_steps_fit_the_weights_that_training_starts_from(
