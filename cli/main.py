@@ -25,6 +25,7 @@ SUMMARIES = {
     "detect": "Score images with a bundle: real or fake.",
     "train": "Train a low-bit detector on an image folder.",
     "freeze": "Turn a trained checkpoint into integer codes.",
+    "stats": "Count parameters, operations and bytes of a network.",
 }
 
 

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from .chain import ActivationChain
-from .conv import QuantConv2d
+from .conv import QuantConv2d, quantised_convolutions
 from .detector import Head
 from .quantizers import FULL_PRECISION
 from .stem import Stem
@@ -48,7 +49,7 @@ def layer_stats(network: nn.Module, side: int = 256) -> list[LayerStats]:
     ``network`` itself is neither run nor changed. A layer that runs twice is listed twice.
     """
     widths = _code_bits(network)
-    twin = _meta_twin(network)
+    twin = meta_twin(network)
     bits = {name: m.bits for name, m in network.named_modules() if isinstance(m, QuantConv2d)}
     found: list[LayerStats] = []
 
@@ -74,6 +75,20 @@ def layer_stats(network: nn.Module, side: int = 256) -> list[LayerStats]:
     return found
 
 
+def with_widths(layers: Iterable[LayerStats], network: nn.Module) -> list[LayerStats]:
+    """``layers``, counted on a network of the same topology, with the widths of ``network``."""
+    codes = _code_bits(network)
+    convs = dict(quantised_convolutions(network))
+    return [
+        layer._replace(
+            weight_bits=convs[layer.name].bits, code_bits=codes.get(layer.name, FULL_PRECISION)
+        )
+        if layer.name in convs
+        else layer
+        for layer in layers
+    ]
+
+
 def parameters(network: nn.Module) -> int:
     """Parameters of the full-precision twin: everything learned but the quantizers' own."""
     convs = [module for module in network.modules() if isinstance(module, QuantConv2d)]
@@ -95,8 +110,8 @@ def _code_bits(network: nn.Module) -> dict[str, int]:
     }
 
 
-def _meta_twin(network: nn.Module) -> nn.Module:
-    """A copy without quantizers and without a single number in it, in evaluation mode."""
+def meta_twin(network: nn.Module) -> nn.Module:
+    """A full-precision copy of ``network`` without a single number in it, in evaluation mode."""
     memo: dict[int, object] = {}
     for tensor in (*network.parameters(), *network.buffers()):
         empty = torch.empty_like(tensor, device="meta")
