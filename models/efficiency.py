@@ -14,10 +14,10 @@ from torch import nn
 from .config import DetectorConfig
 from .conventions import CONVENTIONS, DEFAULT, layer_ops, total_ops
 from .detector import Detector
-from .elementwise import elementwise_operations
+from .elementwise import counted
 from .errors import ModelError
 from .registry import build_detector, detector_from_config
-from .stats import LayerStats, layer_stats, with_widths
+from .stats import LayerStats, with_widths
 from .storage import Stored, bytes_by_kind, stored_numbers
 
 #: Side of the image for which operations are counted, the paper's.
@@ -118,8 +118,7 @@ class NetworkCost:
 
 def network_cost(network: nn.Module, name: str, bits: int, side: int = SIDE) -> NetworkCost:
     """Count ``network``, which is neither run nor changed; it may lie on torch's meta device."""
-    layers = layer_stats(network, side)
-    return _cost(network, name, bits, side, layers, elementwise_operations(network, side))
+    return _cost(network, name, bits, side, *counted(network, side))
 
 
 def config_cost(config: DetectorConfig, side: int = SIDE) -> NetworkCost:
@@ -149,7 +148,7 @@ def costs_by_width(
         with torch.device("meta"):
             network = build_detector(arch, bits, **topology)
         if not layers:  # what is computed does not depend on the width: run once
-            layers, elementwise = layer_stats(network, side), elementwise_operations(network, side)
+            layers, elementwise = counted(network, side)
         yield _cost(network, arch, bits, side, with_widths(layers, network), elementwise)
 
 

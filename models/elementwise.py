@@ -11,11 +11,10 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from .stats import meta_twin
+from .stats import LayerStats, layer_stats
 
 #: Operations for each number that comes out, by the name of torch's operator.
 _PER_OUTPUT = {
@@ -60,9 +59,13 @@ def _operations(operator: str, args: tuple[Any, ...], out: Tensor) -> int:
     return int(_PER_OUTPUT.get(operator, 0) * out.numel())
 
 
+def counted(network: nn.Module, side: int = 256) -> tuple[list[LayerStats], int]:
+    """The layers of ``network`` and, from the same run, the float operations outside them."""
+    with _Counter() as counter:
+        layers = layer_stats(network, side)
+    return layers, int(counter.total)
+
+
 def elementwise_operations(network: nn.Module, side: int = 256) -> int:
     """Float operations outside convolutions and linear layers, for one image of ``side`` pixels."""
-    twin = meta_twin(network)
-    with torch.no_grad(), torch.device("meta"), _Counter() as counter:
-        twin(torch.empty(1, 3, side, side, dtype=torch.uint8))
-    return int(counter.total)
+    return counted(network, side)[1]

@@ -49,7 +49,7 @@ def layer_stats(network: nn.Module, side: int = 256) -> list[LayerStats]:
     ``network`` itself is neither run nor changed. A layer that runs twice is listed twice.
     """
     widths = _code_bits(network)
-    twin = meta_twin(network)
+    twin = _meta_twin(network)
     bits = {name: m.bits for name, m in network.named_modules() if isinstance(m, QuantConv2d)}
     found: list[LayerStats] = []
 
@@ -110,8 +110,8 @@ def _code_bits(network: nn.Module) -> dict[str, int]:
     }
 
 
-def meta_twin(network: nn.Module) -> nn.Module:
-    """A full-precision copy of ``network`` without a single number in it, in evaluation mode."""
+def _meta_twin(network: nn.Module) -> nn.Module:
+    """A copy without quantizers and without a single number in it, in evaluation mode."""
     memo: dict[int, object] = {}
     for tensor in (*network.parameters(), *network.buffers()):
         empty = torch.empty_like(tensor, device="meta")

@@ -25,10 +25,10 @@ import torch
 
 from .config import DetectorConfig
 from .conventions import Convention, total_ops
-from .elementwise import elementwise_operations
+from .elementwise import counted
 from .quantizers import FULL_PRECISION
 from .registry import build_detector
-from .stats import LayerStats, layer_stats
+from .stats import LayerStats
 from .storage import Stored, stored_numbers
 
 _BASELINE = {"slr": False, "cqb": False}
@@ -128,10 +128,10 @@ def compare(row: Published) -> Compared:
     """Count the network of ``row`` and what each assumption adds."""
     with torch.device("meta"):
         network = build_detector("resnet23", row.bits, **row.options)
-    layers, stored = layer_stats(network), stored_numbers(network)
+    (layers, elementwise), stored = counted(network), stored_numbers(network)
     built = total_ops(layers)
     size = sum(item.bytes for item in stored)
-    ops_terms = {"element-wise": elementwise_operations(network) / 1e9}
+    ops_terms = {"element-wise": elementwise / 1e9}
     mb_terms: dict[str, float] = {}
     if row.bits != FULL_PRECISION:
         ops_terms["downsampling"] = (total_ops(_float(layers, "downsample")) - built) / 1e9

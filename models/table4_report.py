@@ -84,10 +84,16 @@ def convention_table(rows: Sequence[Compared]) -> Table:
                 f"{off:+.3f}",
             )
         )
+    rounding = wide.row.half + narrow.row.half
+    fits = [
+        convention.formula
+        for convention in CONVENTIONS.values()
+        if abs(wide.ops_by(convention) - narrow.ops_by(convention) - slope) <= rounding
+    ]
     note = (
         f"From 2 to 3 bits the paper's own method gains {slope:.2f} G, with the rounding "
-        f"{slope - 0.01:.2f} to {slope + 0.01:.2f}. What does not depend on the width cancels in "
-        "that difference; only macs * k/32 fits it."
+        f"{slope - rounding:.2f} to {slope + rounding:.2f}. What does not depend on the width "
+        f"cancels in that difference. Of the three conventions this fits: {', '.join(fits)}."
     )
     return Table("Conventions", columns, cells, [note])
 
