@@ -25,6 +25,7 @@ EXTRAS = {
     "train": "train",
     "freeze": "train",
     "stats": "export",
+    "zoo": "runtime",
 }
 
 #: Base of each room's own errors: their messages are already written for the user.

@@ -16,6 +16,7 @@ from .options import (
     FILE,
     WIDTHS,
     bits_option,
+    checkpoint_or_name,
     debug_option,
     json_option,
     module_option,
@@ -48,7 +49,11 @@ SIDE = 256
     help="Side of the image for which operations are counted.",
 )
 @click.option(
-    "--checkpoint", type=FILE, metavar="FILE", help="Count this checkpoint's network, and its file."
+    "--checkpoint",
+    type=FILE,
+    callback=checkpoint_or_name,
+    metavar="FILE|NAME",
+    help="Count this checkpoint's network, and its file.",
 )
 @click.option(
     "--bundle", type=FILE, metavar="DIR", help="Count this bundle's network, and its files."

@@ -1,9 +1,9 @@
-"""Write the generated parts of the documentation anew, between their marks.
+"""Write the model cards and the generated parts of the documentation anew.
 
 python docs/make_tables.py
 
-A part begins with ``<!-- generated: NAME -->`` and ends with ``<!-- end -->``; what stands between
-is replaced. A test compares the files with what the code computes.
+In a document, a part begins with ``<!-- generated: NAME -->`` and ends with ``<!-- end -->``; what
+stands between is replaced. A test compares the files with what the code computes.
 """
 
 from __future__ import annotations
@@ -49,8 +49,19 @@ def _outside(cost: NetworkCost) -> str:
     )
 
 
+def zoo_parts() -> dict[str, str]:
+    """The list of built-in checkpoints."""
+    from qmdd.models.zoo import entries
+    from qmdd.models.zoo_card import zoo_table
+
+    return {"zoo": zoo_table(entries()).markdown()}
+
+
 #: What fills the generated parts of each document.
-DOCUMENTS: Mapping[str, Callable[[], dict[str, str]]] = {"efficiency.md": table4_parts}
+DOCUMENTS: Mapping[str, Callable[[], dict[str, str]]] = {
+    "efficiency.md": table4_parts,
+    "zoo.md": zoo_parts,
+}
 
 
 def filled(text: str, parts: Mapping[str, str]) -> str:
@@ -59,7 +70,11 @@ def filled(text: str, parts: Mapping[str, str]) -> str:
 
 
 def main() -> None:
-    """Rewrite every document."""
+    """Rewrite every document, and every model card."""
+    from qmdd.models.zoo_card import cards
+
+    for path, text in cards().items():
+        path.write_text(text, encoding="utf-8")
     for name, parts in DOCUMENTS.items():
         path = DOCS / name
         path.write_text(filled(path.read_text(encoding="utf-8"), parts()), encoding="utf-8")
