@@ -24,6 +24,8 @@ EXTRAS = {
     "detect": "runtime",
     "train": "train",
     "freeze": "train",
+    "stats": "export",
+    "zoo": "runtime",
 }
 
 #: Base of each room's own errors: their messages are already written for the user.

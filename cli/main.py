@@ -25,6 +25,8 @@ SUMMARIES = {
     "detect": "Score images with a bundle: real or fake.",
     "train": "Train a low-bit detector on an image folder.",
     "freeze": "Turn a trained checkpoint into integer codes.",
+    "stats": "Count parameters, operations and bytes of a network.",
+    "zoo": "List the built-in checkpoints, or print a model card.",
 }
 
 
