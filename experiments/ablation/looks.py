@@ -45,6 +45,7 @@ def fig3(results: Path, found: Line) -> str:
         "arriving": "the same, all layers before it quantised too",
     }
     seeds = len({row["seed"] for row in rows})
+    width = found["of"]["recipes"][0]["width"]
     lines = [
         f"| {text} | {_larger(rows, early, key)} | {_larger(rows, late, key)} | "
         f"{_ratio(rows, early, key)} | {_ratio(rows, late, key)} |"
@@ -54,10 +55,11 @@ def fig3(results: Path, found: Line) -> str:
     return "\n".join(
         [
             f"![Fig. 3]({PLOTS}/fig3.svg)\n",
-            f"Full-precision quarter-width networks without CQB, one trained on each input (the "
-            f"starts of Fig. 9's cells, {seeds} seeds: line and band are mean and smallest to "
-            f"largest); activations under MinMax at 4 bits, ranges from {found['images']} training "
-            f"images, errors on {found['images']} test images. Layer 0 is what the stem sees.\n",
+            f"Full-precision stand-ins of {width:g} of ResNet-23's width, without CQB, one trained "
+            f"on each input (the starts of Fig. 9's cells, {seeds} seeds: line and "
+            f"band are mean and smallest to largest); activations under MinMax at 4 bits, ranges "
+            f"from {found['images']} training images, errors on {found['images']} test "
+            "images. Layer 0 is what the stem sees.\n",
             "**The paper**: RGB input gives larger errors, above all in the earlier layers.\n",
             head,
             "|---|---:|---:|---:|---:|",

@@ -18,7 +18,7 @@ Written by `python experiments/report.py` from `experiments/results/`; do not ed
 to run the experiments: [experiments/README.md](../experiments/README.md).
 
 Everything here is a small stand-in for what the paper did, on a small data set of our own
-([what it is](../models/zoo_data/MODEL_CARD.md#data)); no number may be compared with one that is
+([what it is](../models/zoo_data/resnet23-w2a2.md#data)); no number may be compared with one that is
 published. What can be compared is the direction: which step helps, and which does not. Results
 stand as they fell.
 """
@@ -66,6 +66,12 @@ def _set_up(results: Path) -> list[str]:
             hours=seconds / 3600,
         )
     ]
+
+
+def stand_in(results: Path) -> str:
+    """What the captions call the network of the trained cells."""
+    widths = {line["recipe"]["width"] for line in read_cells(results).values()}
+    return f"the stand-in of {' or '.join(f'{w:g}' for w in sorted(widths))} of ResNet-23's width"
 
 
 def verdict(deltas: list[float]) -> str:
@@ -135,7 +141,7 @@ def fig9(results: Path) -> str:
     return _section(
         "Fig. 9: NPR, CQB, SLR",
         "fig9",
-        "2-bit weights and activations, N2UQ, the quarter-width network. Each step adds to the one "
+        f"2-bit weights and activations, N2UQ, {stand_in(results)}. Each step adds to the one "
         "before it.",
         results,
         claim="every step helps; mean over eight GANs of ForenSynths.",
@@ -155,7 +161,7 @@ def fig8b(results: Path) -> str:
     return _section(
         "Fig. 8b: SLR over three quantizers",
         "fig8b",
-        "2 bits, NPR with CQB, the quarter-width network; weights and activations by the same "
+        f"2 bits, NPR with CQB, {stand_in(results)}; weights and activations by the same "
         "quantizer, SLR around the activations' (the paper does not say at how many bits).",
         results,
         claim='SLR "consistently achieves stable improvements across all quantizers".',
@@ -168,7 +174,7 @@ def fig2(results: Path) -> str:
     return _section(
         "Fig. 2: bit widths",
         "fig2",
-        "The quarter-width network with neither CQB nor SLR, LSQ at 8, 4 and 2 bits, ReActNet's "
+        f"Neither CQB nor SLR, {stand_in(results)}; LSQ at 8, 4 and 2 bits, ReActNet's "
         "quantizers at 1; full precision is trained as long as the others. Above on RGB, as in the "
         "paper; below on NPR.",
         results,

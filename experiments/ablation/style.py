@@ -21,7 +21,7 @@ SKY, PURPLE, GREY = "#56B4E9", "#CC79A7", "#767676"
 #: Of continuous maps; even in lightness, readable without colour.
 MAP = "cividis"
 #: Plots that are committed stay below this.
-LARGEST = 300_000
+LARGEST = 200_000
 
 _SETTINGS: Any = {  # matplotlib types its keys one by one
     "font.size": 9,
