@@ -11,6 +11,7 @@ import torch
 
 from ablation import inputs, layer_error, logarithm, paths
 from ablation.layer_error import INPUT, layer_errors
+from ablation.subjects import SHOWN
 from qmdd.exporter.samples import sample_images
 from qmdd.models import Detector
 from qmdd.models.chain import ActivationChain
@@ -152,9 +153,9 @@ def test_what_reaches_a_quantizer(tiny_detector: DetectorFactory) -> None:
 def test_measured_once_and_drawn(
     module: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """On the built-in checkpoint and two samples: measured once, drawn twice alike."""
-    two = [path for path in sample_images() if "moose" in path.name]
-    monkeypatch.setattr(module, "sample_images", lambda: two)
+    """On the built-in checkpoint and the sample shown: measured once, drawn twice alike."""
+    one = [path for path in sample_images() if path.name == SHOWN]
+    monkeypatch.setattr(module, "sample_images", lambda: one)
     module.run(tmp_path)  # type: ignore[attr-defined]
     result = tmp_path / f"{module.FIGURE}.json"  # type: ignore[attr-defined]
     before = (result.read_bytes(), result.stat().st_mtime_ns)
