@@ -24,6 +24,7 @@ EXTRAS = {
     "detect": "runtime",
     "train": "train",
     "freeze": "train",
+    "import": "train",
 }
 
 #: Base of each room's own errors: their messages are already written for the user.
