@@ -25,6 +25,8 @@ EXTRAS = {
     "train": "train",
     "freeze": "train",
     "import": "train",
+    "stats": "export",
+    "zoo": "runtime",
 }
 
 #: Base of each room's own errors: their messages are already written for the user.

@@ -27,6 +27,8 @@ SUMMARIES = {
     "train": "Train a low-bit detector on an image folder.",
     "freeze": "Turn a trained checkpoint into integer codes.",
     "import": "Read a published NPR or N2UQ checkpoint.",
+    "stats": "Count parameters, operations and bytes of a network.",
+    "zoo": "List the built-in checkpoints, or print a model card.",
 }
 
 

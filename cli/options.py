@@ -72,6 +72,15 @@ def threads_option(command: F) -> F:
     )(command)
 
 
+def checkpoint_or_name(
+    _ctx: click.Context, _param: click.Parameter, given: Path | None
+) -> Path | None:
+    """Callback of ``--checkpoint``: a file, or the name of a built-in checkpoint."""
+    from ..models.zoo import checkpoint_named
+
+    return None if given is None else checkpoint_named(given)
+
+
 def images_option(command: F) -> F:
     """``--images PATH``, repeatable."""
     return click.option(
