@@ -86,7 +86,8 @@ class SlrActivation(ActivationQuantizer):
         off = largest.clamp_max(self.epsilon) + self.tau
         shifted = (x + off).clamp_min(SMALLEST_ARGUMENT).log()
         if self._free(self.inner):
-            return self.inner(shifted, origin=self._origin(largest))
+            free: Tensor = self.inner(shifted, origin=self._origin(largest))
+            return free
         value: Tensor = self.inner(shifted)
         return value
 
