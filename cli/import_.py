@@ -61,8 +61,8 @@ def command(
     """Read FILE, a checkpoint of the published NPR detector (.pth) or of N2UQ (.pth.tar).
 
     No code in the file is run. The report says of every tensor what it became, and what is unusual
-    or differs from the published network. The result is a latent checkpoint: to export, to
-    calibrate, or to train on from.
+    or differs from the published network. The result is a latent checkpoint: to export, or
+    to train on from (qmdd train --init).
 
     \b
     qmdd import NPR.pth -o npr.safetensors

@@ -100,7 +100,11 @@ def account(
     """
     missing = [key for key, rule in rules.items() if key not in tensors and not rule.optional]
     if missing:
-        raise ModelError(f"{_count(missing)} missing{_some(missing)}; take a whole checkpoint")
+        over = [k for k, t in tensors.items() if k not in rules and drop_reason(k, t) is None]
+        also = f" and {len(over)} left over{_some(over)}" if over else ""
+        raise ModelError(
+            f"{_count(missing)} missing{_some(missing)}{also}; take a whole checkpoint"
+        )
     rows, reached = [], set()
     for key, tensor in tensors.items():
         shape = tuple(tensor.shape)

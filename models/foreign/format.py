@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from typing import ClassVar
 
 from torch import Tensor
@@ -18,9 +18,12 @@ class Format(abc.ABC):
     #: As ``--format`` takes it.
     name: ClassVar[str]
 
-    @abc.abstractmethod
-    def recognises(self, keys: set[str]) -> bool:
-        """Whether a file with these tensors is of this format."""
+    #: Tensors by which a file of this format is known.
+    marks: ClassVar[tuple[str, ...]]
+
+    def lacks(self, keys: Container[str]) -> list[str]:
+        """Those of :attr:`marks` that a file's ``keys`` lack; it is of this format if none."""
+        return [mark for mark in self.marks if mark not in keys]
 
     @abc.abstractmethod
     def config(self, tensors: Mapping[str, Tensor], bits: int | None) -> DetectorConfig:

@@ -115,14 +115,13 @@ def import_checkpoint(
 
 
 def _recognised(known: Mapping[str, Format], tensors: Mapping[str, Tensor]) -> Format:
-    keys = set(tensors)
     for kind in known.values():
-        if kind.recognises(keys):
+        if not kind.lacks(tensors):
             return kind
+    npr, n2uq = (", ".join(known[name].lacks(tensors)) for name in FORMATS)
     raise ModelError(
-        "neither the published NPR detector (conv1, layer1.0.conv1, fc1) nor one of N2UQ's "
-        f"networks (conv1, layer1.0.quan1.a); its tensors begin with "
-        f"{', '.join(list(tensors)[:3])}"
+        f"neither the published NPR detector (missing: {npr}) nor one of N2UQ's networks (missing: "
+        f"{n2uq}); its {len(tensors)} tensors begin with {', '.join(list(tensors)[:3])}"
     )
 
 

@@ -49,12 +49,10 @@ class N2uqFormat(Format):
     """
 
     name = "n2uq"
+    marks = ("conv1.weight", "layer1.0.quan1.a")
 
     def __init__(self, quantize_downsample: bool = False) -> None:
         self.quantize_downsample = quantize_downsample
-
-    def recognises(self, keys: set[str]) -> bool:
-        return {"conv1.weight", "layer1.0.quan1.a"} <= keys
 
     def config(self, tensors: Mapping[str, Tensor], bits: int | None) -> DetectorConfig:
         found = layout_of(tensors)

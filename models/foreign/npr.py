@@ -28,10 +28,8 @@ class NprFormat(Format):
     """See the module's text."""
 
     name = "npr"
-
-    def recognises(self, keys: set[str]) -> bool:
-        # fc1 is what no other ResNet has.
-        return {"fc1.weight", "conv1.weight", "layer1.0.conv1.weight"} <= keys
+    # fc1 is what no other ResNet has.
+    marks = ("conv1.weight", "layer1.0.conv1.weight", "fc1.weight")
 
     def config(self, tensors: Mapping[str, Tensor], bits: int | None) -> DetectorConfig:
         if bits not in (None, FULL_PRECISION):

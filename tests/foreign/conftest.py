@@ -325,6 +325,30 @@ def save_n2uq() -> Callable[..., Path]:
 
 
 @pytest.fixture(scope="session")
+def with_our_stem() -> Maker:
+    """``with_our_stem(net, detector)``: a :class:`UniformNet` with the detector's 8-bit stem.
+
+    In float64. Weights, pixel mean and statistics of the stem are those that the detector computes
+    with in evaluation, since the published stem is in full precision; a head of 1000 classes is the
+    detector's new one. All else stays as it is.
+    """
+
+    def change(net: UniformNet, detector: Any) -> UniformNet:
+        net, stem = net.double(), detector.stem
+        frozen = stem.conv.frozen()
+        with torch.no_grad():
+            scale = frozen.scale.double().reshape(-1, 1, 1, 1)
+            net.conv1.weight.copy_(frozen.codes.double() * scale * _colour(STD))
+            net.bn1.running_mean.copy_(stem.conv.bn.running_mean)
+        if net.fc.out_features != 1:
+            net.fc = detector.head.fc.double()
+        net.pixel_mean = _colour((124, 116, 104))
+        return net
+
+    return change
+
+
+@pytest.fixture(scope="session")
 def some_images() -> Tensor:
     """Four images of noise on coarse blocks: uint8 ``[4, 3, 64, 96]``."""
     rng = np.random.default_rng(21)

@@ -90,7 +90,17 @@ def test_each_tensor_ends_in_exactly_one_row(
 
 def test_what_is_missing_is_named() -> None:
     with pytest.raises(ModelError, match=r"2 tensors missing \(W, S\); take a whole checkpoint"):
-        _account({"B": WHOLE["B"]})
+        _account({"B": WHOLE["B"], "old": torch.zeros(1)})
+
+
+def test_what_is_left_over_is_named_beside_what_is_missing() -> None:
+    """The first few of each; what is known and dropped is not left over."""
+    extra = {f"new{index}": torch.zeros(1) for index in range(5)}
+    with pytest.raises(ModelError) as caught:
+        _account({"B": WHOLE["B"], "S": WHOLE["S"], "old": torch.zeros(1), **extra})
+    assert str(caught.value) == (
+        "1 tensor missing (W) and 5 left over (new0, new1, new2, ...); take a whole checkpoint"
+    )
 
 
 @pytest.mark.parametrize("shape", [(4,), (1, 4), (1, 5, 1, 1), (4, 1, 1, 1), ()])

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,8 @@ import torch
 from click.testing import CliRunner, Result
 from PIL import Image
 from torch import Tensor
+
+from qmdd.models.checkpoint import load_checkpoint
 
 Invoke = Callable[..., Result]
 
@@ -77,24 +81,66 @@ def test_the_published_detector_from_file_to_score(
     assert np.ptp(want) > 1e-3  # the test sees something
 
 
-@pytest.mark.parametrize("bits", [2, 3, 4])
+def _made_unusual(net: Any) -> None:
+    """Values that training may leave and that a threshold table must not mistake."""
+    with torch.no_grad():
+        net.layer1[0].quan2.scale1.neg_()
+        net.layer2[0].downsample[0].scale1.neg_()
+        net.layer2[1].prelu1.weight[2:4] = -0.3
+        net.layer3[0].prelu2.weight[5] = -0.2
+        net.layer1[1].quan1.a[1] = -0.5
+        net.layer3[0].conv1.weight[5] = 0
+
+
+@pytest.mark.parametrize(("bits", "unusual"), [(2, False), (3, True)])
 def test_an_imported_n2uq_network_is_exported_with_no_wrong_code(
-    invoke: Invoke, n2uq_net: Any, save_n2uq: Any, pictures: list[Path], tmp_path: Path, bits: int
+    invoke: Invoke,
+    n2uq_net: Any,
+    save_n2uq: Any,
+    with_our_stem: Any,
+    pictures: list[Path],
+    some_images: Tensor,
+    tmp_path: Path,
+    bits: int,
+    unusual: bool,
 ) -> None:
-    """From ``.pth.tar`` to a verified bundle; full depth, 1/8 of the width."""
-    file = save_n2uq(n2uq_net(bits=bits), tmp_path / "model_best.pth.tar")
+    """From ``.pth.tar`` by way of a frozen checkpoint to a verified bundle and its scores.
+
+    Full depth, 1/8 of the width. The scores are those of the published forward in float64 with our
+    stem: to 1e-5, for the channel of zeros (see ``test_n2uq.py``).
+    """
+    net = n2uq_net(bits=bits, classes=1)
+    if unusual:
+        _made_unusual(net)
+    file = save_n2uq(net, tmp_path / "model_best.pth.tar")
     latent = tmp_path / "n2uq.safetensors"
     done = invoke("import", file, "-o", latent, "--json")
     assert done.exit_code == 0, done.stderr
     report = json.loads(done.stdout)
     assert (report["arch"], report["bits"], report["width"]) == ("n2uq_resnet18", bits, 0.125)
     images = [arg for picture in pictures[:2] for arg in ("--images", picture)]
-    done = invoke("export", "--checkpoint", latent, *images, "-o", tmp_path / "bundle", "--json")
+    frozen, bundle = tmp_path / "frozen.safetensors", tmp_path / "bundle"
+    done = invoke("freeze", latent, "-o", frozen)
     assert done.exit_code == 0, done.stderr
-    for tier in json.loads(done.stdout)["parity"]:
+    done = invoke("export", "--checkpoint", frozen, "--no-verify", "-o", bundle)
+    assert done.exit_code == 0, done.stderr
+    done = invoke("verify", bundle, "--checkpoint", frozen, *images, "--json")
+    assert done.exit_code == 0, done.stderr
+    tiers = json.loads(done.stdout)["parity"]
+    assert len(tiers) == 2
+    for tier in tiers:
         assert tier["wrong_codes"] == 0
         assert tier["codes_compared"] > 50_000
         assert len(tier["layers"]) == 19
+
+    done = invoke("detect", bundle, *pictures, "--json")
+    assert done.exit_code == 0, done.stderr
+    scores = [row["score"] for row in json.loads(done.stdout)]
+    net = with_our_stem(net, load_checkpoint(latent))
+    with torch.no_grad():
+        want = torch.sigmoid(net(some_images).squeeze(1))
+    np.testing.assert_allclose(scores, want, rtol=0, atol=1e-5)
+    assert np.ptp(want.numpy()) > 1e-3  # the test sees something
 
 
 def test_the_report_names_every_tensor(
@@ -148,13 +194,23 @@ def test_refusals_are_one_line_and_leave_nothing(
     """What is wrong with the file, or with where its import should go."""
     out = tmp_path / "out.safetensors"
     whole = npr_file.read_bytes()
-    cut, text, extra = (tmp_path / name for name in ("cut.pth", "text.pth", "extra.pth"))
+    names = ("cut", "text", "extra", "code", "nan", "other", "shape")
+    cut, text, extra, code, nan, other, shape = (tmp_path / f"{name}.pth" for name in names)
     cut.write_bytes(whole[: len(whole) // 2])
     text.write_text("weights\n")
-    torch.save({**npr_net().state_dict(), "\x1b[31mred": torch.zeros(1)}, extra)
+    state = npr_net().state_dict()
+    torch.save({**state, "\x1b[31mred": torch.zeros(1)}, extra)
+    torch.save(npr_net(), code)
+    torch.save({**state, "fc1.bias": torch.tensor([float("nan")])}, nan)
+    torch.save(torch.nn.Sequential(torch.nn.Linear(2, 1)).state_dict(), other)
+    torch.save({**state, "fc1.weight": torch.zeros(1, 9)}, shape)
     for args, says in (
         ((cut, "-o", out), "not a whole file"),
         ((text, "-o", out), "not a file that torch.save wrote"),
+        ((code, "-o", out), "needs code to be unpickled"),
+        ((nan, "-o", out), "fc1.bias holds NaN or infinity (1 of 1 values)"),
+        ((other, "-o", out), "its 2 tensors begin with 0.weight, 0.bias"),
+        ((shape, "-o", out), "fc1.weight is [1, 9], expected [1, 64]"),
         ((tmp_path / "none.pth", "-o", out), "no such file"),
         ((tmp_path, "-o", out), "a folder; name the checkpoint file in it"),
         ((extra, "-o", out), "\\x1b[31mred"),
@@ -172,6 +228,31 @@ def test_refusals_are_one_line_and_leave_nothing(
     assert done.exit_code == 0
     assert "\x1b" not in done.stdout
     assert "1 unknown" in done.stdout
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_an_output_that_cannot_be_written(invoke: Invoke, npr_file: Path, tmp_path: Path) -> None:
+    place = tmp_path / "place"
+    place.mkdir(mode=0o500)
+    assert "Permission denied" in _line(invoke("import", npr_file, "-o", place / "a.safetensors"))
+
+
+def test_a_full_disk_leaves_nothing(
+    invoke: Invoke, npr_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What stood there before stays, and no part of the new file is left beside it."""
+    out = tmp_path / "a.safetensors"
+    out.write_bytes(b"before")
+    before = sorted(tmp_path.iterdir())
+
+    def full(_fd: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    line = _line(invoke("import", npr_file, "-o", out, "--force"))
+    assert "No space left on device" in line
+    assert out.read_bytes() == b"before"
+    assert sorted(tmp_path.iterdir()) == before
 
 
 def test_wrong_usage(invoke: Invoke) -> None:

@@ -15,7 +15,6 @@ from qmdd.models import CheckpointError, Codes, Detector, build_detector, quanti
 from qmdd.models.checkpoint import checkpoint_bytes, load_checkpoint, load_weights
 from qmdd.models.foreign import Imported, import_checkpoint
 from qmdd.models.foreign.n2uq import mean_shift
-from qmdd.models.stem import IMAGENET_STD, PIXEL_MEAN
 
 Change = Callable[[dict[str, Tensor]], Any]
 
@@ -26,21 +25,6 @@ NETWORKS = pytest.mark.parametrize(
 
 def _imported(net: nn.Module, path: Path, save: Any, **options: Any) -> Imported:
     return import_checkpoint(save(net, path / "model_best.pth.tar"), **options)
-
-
-def _with_our_stem(net: Any, detector: Detector) -> Any:
-    """``net`` in float64, its stem's weights, mean and statistics those that ours computes with."""
-    frozen = detector.stem.conv.frozen()  # type: ignore[union-attr,operator]
-    std = torch.tensor(IMAGENET_STD, dtype=torch.float64).reshape(1, 3, 1, 1)
-    net = net.double()
-    with torch.no_grad():
-        scale = frozen.scale.double().reshape(-1, 1, 1, 1)
-        net.conv1.weight.copy_(frozen.codes.double() * scale * std)
-        net.bn1.running_mean.copy_(detector.stem.conv.bn.running_mean)  # type: ignore[union-attr]
-        # The head is new in ours: its logit is compared too.
-        net.fc = detector.head.fc.double() if net.fc.out_features != 1 else net.fc
-    net.pixel_mean = torch.tensor(PIXEL_MEAN, dtype=torch.float64).reshape(1, 3, 1, 1)
-    return net
 
 
 def _passed(codes: Codes) -> Tensor:
@@ -147,7 +131,12 @@ def test_each_convolution_is_the_published_one(
 
 @pytest.mark.parametrize("bits", [2, 3, 4])
 def test_codes_and_logits_are_those_of_the_published_forward(
-    n2uq_net: Any, save_n2uq: Any, some_images: Tensor, tmp_path: Path, bits: int
+    n2uq_net: Any,
+    save_n2uq: Any,
+    with_our_stem: Any,
+    some_images: Tensor,
+    tmp_path: Path,
+    bits: int,
 ) -> None:
     """From the pixels on, with the stem's 8-bit weights: every code, and logits to 1e-6.
 
@@ -157,7 +146,7 @@ def test_codes_and_logits_are_those_of_the_published_forward(
     net = n2uq_net(bits=bits, classes=1)
     imported = _imported(net, tmp_path, save_n2uq)
     seen = _Seen(imported.detector, some_images)
-    net = _with_our_stem(net, imported.detector)
+    net = with_our_stem(net, imported.detector)
     with torch.no_grad():
         logits = net(some_images).squeeze(1)
     for name, quantizer in net.quantizers().items():
@@ -268,7 +257,11 @@ def test_it_comes_back_and_trains_on(
 
 
 def test_unusual_values_keep_the_published_function(
-    n2uq_net: Any, save_n2uq: Any, some_images: Tensor, tmp_path: Path
+    n2uq_net: Any,
+    save_n2uq: Any,
+    with_our_stem: Any,
+    some_images: Tensor,
+    tmp_path: Path,
 ) -> None:
     """Negative ``scale1`` and ``scale2``, held gaps, negative slopes, dead channels: all noted.
 
@@ -288,7 +281,7 @@ def test_unusual_values_keep_the_published_function(
         net.layer3[0].conv1.weight[5] = 0
     imported = _imported(net, tmp_path, save_n2uq)
     seen = _Seen(imported.detector, some_images)
-    net = _with_our_stem(net, imported.detector)
+    net = with_our_stem(net, imported.detector)
     with torch.no_grad():
         logits = net(some_images).squeeze(1)
     falling = []
@@ -356,7 +349,7 @@ ONE = torch.ones(1)
     ("change", "says"),
     [
         (_drop("layer2.0.quan1.start"), "1 tensor missing (layer2.0.quan1.start)"),
-        (_drop("layer1.0.quan1.a"), "neither the published NPR detector"),
+        (_drop("layer1.0.quan1.a"), "(missing: fc1.weight) nor one of N2UQ's networks (missing: l"),
         (_drop_prefix("layer4.1."), "2, 2, 2, 1 basic blocks; N2UQ's published networks have othe"),
         (_drop_prefix("layer4."), "2, 2, 2 basic blocks; N2UQ's published networks have others"),
         (_put("layer1.0.quan1.a", torch.ones(7)), "have 3, 7 thresholds; one width for all"),

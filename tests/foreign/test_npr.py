@@ -159,9 +159,15 @@ def _without_block(state: dict[str, Tensor]) -> None:
     ("change", "says"),
     [
         (_drop("layer1.2.bn1.weight"), "1 tensor missing (layer1.2.bn1.weight); take a whole"),
-        (_drop("conv1.weight"), "neither the published NPR detector"),
-        (_drop("fc1.weight"), "neither the published NPR detector"),
-        (_rename("fc1", "fc"), "its tensors begin with conv1.weight, bn1.weight, bn1.bias"),
+        (_drop("conv1.weight"), "neither the published NPR detector (missing: conv1.weight) nor"),
+        (_drop("fc1.weight"), "neither the published NPR detector (missing: fc1.weight) nor one"),
+        (
+            _rename("fc1", "fc"),
+            "nor one of N2UQ's networks (missing: layer1.0.quan1.a); its 146 tensors begin with "
+            "conv1.weight, bn1.weight, bn1.bias",
+        ),
+        (_rename("bn2", "norm"), "missing (layer1.0.bn2.weight, layer1.0.bn2.bias, "),
+        (_rename("bn2", "norm"), "..) and 35 left over (layer1.0.norm.weight, "),
         (_drop("fc1.bias"), "1 tensor missing (fc1.bias)"),
         (_put(fc1__weight=torch.zeros(2, 64)), "fc1.weight is [2, 64], expected [1, 64]"),
         (_put(bn1__bias=torch.zeros(9)), "bn1.bias is [9], expected [8]"),
