@@ -24,6 +24,7 @@ EXTRAS = {
     "detect": "runtime",
     "train": "train",
     "freeze": "train",
+    "import": "train",
     "stats": "export",
     "zoo": "runtime",
 }
