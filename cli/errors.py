@@ -25,6 +25,8 @@ EXTRAS = {
     "eval": "eval",
     "train": "train",
     "freeze": "train",
+    "stats": "export",
+    "zoo": "runtime",
 }
 
 #: Base of each room's own errors: their messages are already written for the user.

@@ -26,6 +26,8 @@ SUMMARIES = {
     "eval": "Measure accuracy and average precision on an image folder.",
     "train": "Train a low-bit detector on an image folder.",
     "freeze": "Turn a trained checkpoint into integer codes.",
+    "stats": "Count parameters, operations and bytes of a network.",
+    "zoo": "List the built-in checkpoints, or print a model card.",
 }
 
 

@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from .contract import THRESHOLD
 from .errors import RuntimeFailure, not_installed
+from .folder import Sample
 
 
 class Metrics(NamedTuple):
@@ -38,6 +39,16 @@ def metrics_of(
         share(correct[truth == 0]),
         share(correct[truth == 1]),
     )
+
+
+def by_generator(samples: list[Sample], scores: npt.ArrayLike) -> dict[str, Metrics]:
+    """Metrics of each generator's images, in name order; intervals: :mod:`.evaluate`."""
+    score = np.asarray(scores)
+    found = {}
+    for generator in sorted({sample.generator for sample in samples}):
+        rows = [i for i, sample in enumerate(samples) if sample.generator == generator]
+        found[generator] = metrics_of([samples[i].label for i in rows], score[rows])
+    return found
 
 
 def share(correct: npt.NDArray[np.bool_]) -> float:

@@ -42,8 +42,10 @@ def build_activation(kind: str, bits: int, slr: bool) -> ActivationQuantizer:
     """A fresh activation quantizer of ``kind`` (one of :data:`ACTIVATIONS`), under SLR if asked."""
     if kind not in _ACTIVATIONS:
         raise ValueError(f"no activation quantizer {kind!r}; there are {', '.join(ACTIVATIONS)}")
-    inner = _ACTIVATIONS[kind](bits)
-    return SlrActivation(inner) if slr else inner
+    if not slr:
+        return _ACTIVATIONS[kind](bits)
+    inner = MinMaxActivation(bits, free=True) if kind == "minmax" else _ACTIVATIONS[kind](bits)
+    return SlrActivation(inner)
 
 
 def build_weight(kind: str, bits: int, weight: Tensor) -> WeightQuantizer:

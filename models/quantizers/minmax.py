@@ -8,6 +8,13 @@ among it, and the grid is laid so that zero is one of its levels, as every deplo
     code = clamp(round(x / step) + zero, 0, 2^k - 1)        value = (code - zero) * step
 
 With zero on the grid, what a convolution pads with is exactly the value 0.
+
+Under SLR the input is a logarithm, whose own zero means nothing (it is ``x = 1 - off``). There the
+grid is free: it need not contain zero and ``low`` itself is its first level::
+
+    code = clamp(round((u - low) / step), 0, 2^k - 1)
+
+:class:`.slr.SlrActivation` knows which ``u`` the value 0 has, and takes its code for ``zero``.
 """
 
 from __future__ import annotations
@@ -22,32 +29,47 @@ from .ste import round_ste
 #: Share of the newest batch in the running range.
 MOMENTUM = 0.1
 _SMALLEST_STEP = 1e-8
+#: On a free grid, relative to its ends: a step below their own rounding would count that.
+_SMALLEST_SHARE = 2.0**-20
 
 
 class MinMaxActivation(ActivationQuantizer):
     """Uniform activation quantizer over a range: the running one of its input, or a calibrated one.
 
-    ``low <= 0 <= high`` is not asked of the buffers: the range is widened to zero where it is used.
+    ``low <= 0 <= high`` is not asked of the buffers: the range is widened to zero where it is used,
+    unless the grid is free.
+
+    Args:
+        bits: width of the codes.
+        free: the grid starts at ``low``, and zero need not be among its levels. A free grid's
+            values are counted from ``low``: ``code * step``.
     """
 
     low: Tensor
     high: Tensor
     seen: Tensor
 
-    def __init__(self, bits: int) -> None:
+    def __init__(self, bits: int, free: bool = False) -> None:
         super().__init__(bits)
+        self.free = free
         self.register_buffer("low", torch.zeros(()))
         self.register_buffer("high", torch.ones(()))
         self.register_buffer("seen", torch.zeros(()))
 
     @property
     def step(self) -> Tensor:
+        if self.free:
+            smallest = torch.maximum(self.low.abs(), self.high.abs()) * _SMALLEST_SHARE
+            free = torch.maximum((self.high - self.low) / self.top, smallest)
+            return free.clamp_min(_SMALLEST_STEP)
         span = self.high.clamp_min(0.0) - self.low.clamp_max(0.0)
         step: Tensor = (span / self.top).clamp_min(_SMALLEST_STEP)
         return step
 
     @property
     def zero(self) -> Tensor:
+        if self.free:
+            return torch.zeros_like(self.step)
         zero: Tensor = (-self.low.clamp_max(0.0) / self.step).round().clamp(0, self.top)
         return zero
 
@@ -60,14 +82,33 @@ class MinMaxActivation(ActivationQuantizer):
             self.high.lerp_(high.to(self.high.dtype), share)
             self.seen.fill_(1.0)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, origin: Tensor | None = None) -> Tensor:
+        """As in the base class; a free grid may give ``origin`` (float64 scalar) the value 0."""
         if self.training:
             self.observe(x)
+        if self.free:
+            return (self._free_code(x) - self._free_zero(origin)) * self.step
         step, zero = self.step, self.zero
         return round_ste((x / step).clamp(-zero, self.top - zero)) * step
 
+    def _free_code(self, x: Tensor) -> Tensor:
+        """Codes of ``x``; the gradient passes within the range."""
+        return round_ste(((x - self.low) / self.step).clamp(0, self.top))
+
+    def _free_zero(self, origin: Tensor | None) -> Tensor:
+        """The very code that :meth:`count` gives float64 ``origin``, with a code's gradient."""
+        if origin is None:
+            return self.zero
+        steps = (origin - self.low.double()) / self.step.double()
+        return round_ste(steps.clamp(0, self.top)).to(self.low.dtype)
+
     def count(self, x: Tensor) -> Tensor:
-        step, zero = self.step.double(), self.zero.double()
+        step = self.step.double()
+        if self.free:
+            steps = (x - self.low.double()) / step
+            free: Tensor = steps.round().clamp(0, self.top).nan_to_num(nan=0.0)
+            return free
+        zero = self.zero.double()
         code: Tensor = ((x / step).round() + zero).clamp(0, self.top).nan_to_num(nan=0.0)
         return code
 

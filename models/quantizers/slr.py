@@ -7,14 +7,22 @@
 evaluation uses the estimate, so that the quantizer is one fixed function of one float. The argument
 of the logarithm is held above :data:`SMALLEST_ARGUMENT`. Strictness of the comparison follows the
 wrapped quantizer (N2UQ's is strict): the table found from the whole function makes it immaterial.
+
+N2UQ, LSQ and the sign give the value 0 to their code 0, whatever ``x`` it comes from, and SLR
+leaves that as it is. MinMax has a grid of values, so the code that stands for 0 has to be that of
+``x = 0``: the one on which ``ln(off)`` falls. Its grid in the logarithm is free
+(:class:`.minmax.MinMaxActivation`), and its values are ``(code - zero) * step``.
 """
 
 from __future__ import annotations
+
+from typing import TypeGuard
 
 import torch
 from torch import Tensor, nn
 
 from .base import ActivationQuantizer
+from .minmax import MinMaxActivation
 
 SMALLEST_ARGUMENT = 1e-4
 #: Share of the newest batch in the running estimate of ``max|X|``.
@@ -22,7 +30,7 @@ MOMENTUM = 0.1
 
 
 class SlrActivation(ActivationQuantizer):
-    """Any activation quantizer behind a shifted logarithm."""
+    """Any activation quantizer behind a shifted logarithm; MinMax with a free grid."""
 
     running_max: Tensor
     seen: Tensor
@@ -43,12 +51,27 @@ class SlrActivation(ActivationQuantizer):
 
     @property
     def zero(self) -> Tensor:
-        return self.inner.zero
+        if not self._free(self.inner):
+            return self.inner.zero
+        code = self.inner.count(self._origin(self.running_max))
+        return code.to(self.step.dtype)
+
+    @staticmethod
+    def _free(inner: ActivationQuantizer) -> TypeGuard[MinMaxActivation]:
+        return isinstance(inner, MinMaxActivation) and inner.free
+
+    def _offset(self, largest: Tensor) -> Tensor:
+        """Eq. 10 in float64 for a ``max|X|``."""
+        return largest.double().clamp_max(self.epsilon) + self.tau.double()
+
+    def _origin(self, largest: Tensor) -> Tensor:
+        """The logarithm that ``x = 0`` has, float64."""
+        return self._offset(largest).clamp_min(SMALLEST_ARGUMENT).log()
 
     @property
     def offset(self) -> Tensor:
         """``off`` as evaluation uses it, float64 scalar (Eq. 10 with the running estimate)."""
-        return self.running_max.double().clamp_max(self.epsilon) + self.tau.double()
+        return self._offset(self.running_max)
 
     def forward(self, x: Tensor) -> Tensor:
         if self.training:
@@ -61,7 +84,10 @@ class SlrActivation(ActivationQuantizer):
         else:
             largest = self.running_max
         off = largest.clamp_max(self.epsilon) + self.tau
-        value: Tensor = self.inner((x + off).clamp_min(SMALLEST_ARGUMENT).log())
+        shifted = (x + off).clamp_min(SMALLEST_ARGUMENT).log()
+        if self._free(self.inner):
+            return self.inner(shifted, origin=self._origin(largest))
+        value: Tensor = self.inner(shifted)
         return value
 
     def count(self, x: Tensor) -> Tensor:

@@ -199,7 +199,8 @@ def _smooth(quantizer: SlrActivation, x: F64, tau: float) -> F64:
     if isinstance(inner, BinaryActivation):
         return _bi_real(logarithm) + 1
     assert isinstance(inner, MinMaxActivation)
-    return np.clip(logarithm, *_minmax_ends(float(inner.low), float(inner.high), inner.top))
+    ends = float(inner.low), float(inner.high)
+    return np.clip(logarithm, *ends) - np.clip(np.log(off), *ends)
 
 
 @pytest.mark.parametrize(("kind", "bits"), CASES)

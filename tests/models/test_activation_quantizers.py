@@ -73,6 +73,13 @@ def _minmax_grid(inner: MinMaxActivation) -> tuple[np.float32, int]:
     return step, int(np.rint(-low / step))
 
 
+def _free_thresholds(inner: MinMaxActivation) -> F64:
+    """Under SLR: paper Eq. 3's midpoints of the levels from ``low`` to ``high``, zero or not."""
+    low, high = np.float32(inner.low), np.float32(inner.high)
+    step = (high - low) / np.float32(inner.top)
+    return float(low) + (np.arange(inner.top) + 0.5) * float(step)
+
+
 def _wide_floats(seed: int, count: int = 4000) -> F32:
     """Values all over the usual range, values of every magnitude, random finite bit patterns."""
     rng = np.random.default_rng(seed)
@@ -115,6 +122,8 @@ def _reference(quantizer: ActivationQuantizer, x: F32) -> npt.NDArray[np.int64]:
         # ReActNet Eq. 1: the sign; Eq. 10-11 above meet a threshold t_1 of 0.
         return (wide >= 0).astype(np.int64)
     assert isinstance(inner, MinMaxActivation)
+    if isinstance(quantizer, SlrActivation):
+        return np.asarray((wide[:, None] >= _free_thresholds(inner)).sum(axis=1))
     # Paper Eq. 3: with x scaled from the grid to [0, 2], t_i = (1 + 2(i-1)) / (2^k - 1).
     step, zero = _minmax_grid(inner)
     scaled = 2 * (wide / float(step) + zero) / inner.top
@@ -241,8 +250,7 @@ def test_slr_moves_the_thresholds_as_the_paper_says(kind: str, bits: int) -> Non
         t = np.zeros(1)
     else:
         assert isinstance(inner, MinMaxActivation)
-        step, zero = _minmax_grid(inner)
-        t = (np.arange(inner.top) + 0.5 - zero) * float(step)
+        t = _free_thresholds(inner)
     closed = np.exp(t) - off
     slack = 4 * 2.0**-53 * (np.exp(t) + abs(off)) * np.maximum(1, np.abs(t))
     table = quantizer.table()
@@ -311,13 +319,13 @@ def test_minmax_follows_the_range_of_its_input() -> None:
 
 @pytest.mark.parametrize("slr", [False, True])
 @pytest.mark.parametrize("bits", BITS)
-def test_a_decreasing_quantizer_has_no_table(slr: bool, bits: int) -> None:
-    """A negative ``scale1`` turns the steps round: refused, not bisected into nonsense."""
+def test_a_quantizer_that_hears_nothing_has_no_table(slr: bool, bits: int) -> None:
+    """``scale1 = 0``: one code for every float, and no number for infinity: refused."""
     quantizer = _trained("n2uq", slr, bits)
     inner = _inner(quantizer)
     assert isinstance(inner, N2uqActivation)
     with torch.no_grad():
-        inner.scale1.neg_()
+        inner.scale1.zero_()
     with pytest.raises(ValueError, match="non-decreasing"):
         quantizer.table()
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 import sys
+from pathlib import Path
 
 import pytest
 
 from qmdd.runtime.errors import RuntimeFailure
-from qmdd.runtime.metrics import average_precision, metrics_of, require_sklearn
+from qmdd.runtime.folder import Sample
+from qmdd.runtime.metrics import average_precision, by_generator, metrics_of, require_sklearn
 
 
 def test_metrics_by_hand() -> None:
@@ -42,6 +44,18 @@ def test_ties_share_their_precision() -> None:
     """All scores equal: AP is the share of fakes, whatever the order of the labels."""
     for labels in ([1, 0, 0, 0], [0, 0, 0, 1]):
         assert metrics_of(labels, [0.3] * 4).ap == pytest.approx(0.25, rel=1e-12)
+
+
+def test_by_generator_keeps_scores_with_their_images() -> None:
+    """Interleaved samples: each generator gets its own rows, generators by name."""
+    labels = [0, 1, 1, 0, 1, 0]
+    names = ["b", "a", "b", "a", "a", "b"]
+    scores = [0.2, 0.9, 0.8, 0.6, 0.7, 0.1]
+    samples = [Sample(Path(str(i)), labels[i], names[i]) for i in range(6)]
+    found = by_generator(samples, scores)
+    assert list(found) == ["a", "b"]
+    assert found["a"] == metrics_of([1, 0, 1], [0.9, 0.6, 0.7])
+    assert found["b"] == metrics_of([0, 1, 0], [0.2, 0.8, 0.1])
 
 
 @pytest.mark.parametrize(("label", "missing"), [(1, "real_acc"), (0, "fake_acc")])
