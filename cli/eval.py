@@ -135,19 +135,25 @@ def _check_output(path: Path | None) -> None:
 
 
 def _subject(path: Path, threads: int | None) -> Subject:
-    """A folder is a bundle, a file a checkpoint (or a part of a bundle, which says so)."""
+    """A folder is a bundle, a file or a built-in one's name a checkpoint.
+
+    A file of a bundle is refused with the advice to give the folder.
+    """
     if path.is_dir() or path.suffix in (".onnx", ".json"):
         from ..runtime.scoring import subject_from_bundle
 
         return subject_from_bundle(path, threads)
-    if not path.exists():
-        raise CommandError(f"{path}: no such bundle or checkpoint")
+    from ..models.zoo import checkpoint_named
+
+    file = checkpoint_named(path)
+    if not file.exists():
+        raise CommandError(f"{path}: no such bundle or checkpoint, nor a built-in one (qmdd zoo)")
     needs_extra("train")
 
     from ..calibration.evaluate import subject_from_checkpoint
 
     use_threads(threads)
-    return subject_from_checkpoint(path)
+    return subject_from_checkpoint(file)
 
 
 def _write(path: Path, content: bytes) -> None:

@@ -250,8 +250,8 @@ def _seen_note(seen: Seen) -> str:
     return {
         "given": f"seen in training, as given: {names}",
         "record": f"seen in training, by the detector's own record: {names}",
-        "rule": f"seen in training: {names}, if the detector was trained on ForenSynths' ProGAN, "
-        "as the field's are; it has no record of its own, --seen names others",
+        "rule": f"seen in training: {names}, if the detector was trained on {seen.training}; it "
+        "has no record of its own, --seen names others",
     }[seen.origin]
 
 

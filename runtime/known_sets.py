@@ -9,8 +9,11 @@
   ``guided`` is measured against ``imagenet``, the others against ``laion`` (dataset_paths.py at
   76a0e3e). Others hand it on with 0_real in every generator's folder
   (github.com/chuangchuangtan/NPR-DeepfakeDetection, README). Both are read.
+* forensics-mini, the small set of our own that the built-in checkpoints are trained and measured on
+  (models/zoo_data/data-forensics-mini.json).
 
-Names and order are those of the paper's Tables 2 and 3; what these leave out comes after.
+Names and order of the first two are those of the paper's Tables 2 and 3; what these leave out comes
+after.
 """
 
 from __future__ import annotations
@@ -29,14 +32,18 @@ class KnownSet(NamedTuple):
         name: what it is called.
         table: folder names to display names, as in the paper's table, in its order.
         rest: generators of the same release that the paper leaves out.
-        seen: those that detectors trained on ForenSynths' ProGAN, as the field's are, have seen.
+        seen: those that a detector trained on ``training`` has seen.
+        training: what detectors measured on this set are trained on as a rule.
     """
 
     name: str
     table: dict[str, str]
     rest: dict[str, str]
     seen: frozenset[str]
+    training: str
 
+
+_PROGAN = "ForenSynths' ProGAN, as the field's are"
 
 FORENSYNTHS = KnownSet(
     "ForenSynths",
@@ -58,6 +65,7 @@ FORENSYNTHS = KnownSet(
         "seeingdark": "SITD",
     },
     frozenset({"progan"}),
+    _PROGAN,
 )
 UNIVERSAL_FAKE_DETECT = KnownSet(
     "UniversalFakeDetect",
@@ -73,8 +81,18 @@ UNIVERSAL_FAKE_DETECT = KnownSet(
     },
     {},
     frozenset(),
+    _PROGAN,
 )
-KNOWN_SETS = (FORENSYNTHS, UNIVERSAL_FAKE_DETECT)
+_MINI_SEEN = ("rdn_nearest", "realesrgan_rrdb", "span_shuffle", "waifu2x_deconv")
+_MINI_UNSEEN = ("dcgan_face", "realcugan_unet", "selfae_bilinear", "style26_nearest")
+FORENSICS_MINI = KnownSet(
+    "forensics-mini",
+    {name: name for name in (*_MINI_SEEN, *_MINI_UNSEEN)},
+    {},
+    frozenset(_MINI_SEEN),
+    "forensics-mini's train folder, as the built-in checkpoints are",
+)
+KNOWN_SETS = (FORENSYNTHS, UNIVERSAL_FAKE_DETECT, FORENSICS_MINI)
 
 #: UniversalFakeDetect's folders of real images, and whose fakes each is measured against.
 SHARED_REALS = {
@@ -93,6 +111,7 @@ PROGAN_CATEGORIES = frozenset({
 _DISPLAY = {
     folder: shown for known in KNOWN_SETS for folder, shown in (known.table | known.rest).items()
 }
+_RULES = {name: known.training for known in KNOWN_SETS for name in known.table | known.rest}
 _ORDER = {folder: index for index, folder in enumerate(_DISPLAY)}
 #: A record of training with more names, or longer ones, is none of ours.
 _MAX_NAMES, _MAX_NAME = 10_000, 255
@@ -119,10 +138,12 @@ class Seen(NamedTuple):
     Attributes:
         names: of the generators at hand, those that it has seen; ``None``: not known.
         origin: ``given``, ``record``, ``rule`` or ``unknown``.
+        training: what the rule presumes that the detector was trained on.
     """
 
     names: frozenset[str] | None
     origin: str
+    training: str = ""
 
 
 def find_seen(
@@ -135,7 +156,8 @@ def find_seen(
         record: what the detector's own record says it was trained on; ``None`` without one.
         given: what the user says; counts before the record.
 
-    Without both, the known sets' rule holds, if all generators are of known sets.
+    Without both, the known sets' rule holds, if all generators are of known sets that one rule
+    covers.
 
     Raises:
         DataError: ``given`` names a generator that is not there.
@@ -154,9 +176,11 @@ def find_seen(
         if trained and trained <= PROGAN_CATEGORIES:
             trained = {"progan"}
         return Seen(frozenset(by_name[name] for name in trained if name in by_name), "record")
-    if present and all(name.lower() in _DISPLAY for name in present):
-        seen = {name for known in KNOWN_SETS for name in known.seen}
-        return Seen(frozenset(name for name in present if name.lower() in seen), "rule")
+    rules = {_RULES.get(name.lower(), "") for name in present}
+    if len(rules) == 1 and "" not in rules:
+        (rule,) = rules
+        seen = {name for known in KNOWN_SETS if known.training == rule for name in known.seen}
+        return Seen(frozenset(name for name in present if name.lower() in seen), "rule", rule)
     return Seen(None, "unknown")
 
 

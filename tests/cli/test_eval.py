@@ -215,6 +215,71 @@ def test_known_sets(invoke, pair: Pair, image_folder: Path, tmp_path: Path) -> N
     assert [name for name in found if name in order] == order
 
 
+def test_forensics_mini_is_grouped_without_a_record(
+    invoke, pair: Pair, image_folder: Path, tmp_path: Path
+) -> None:
+    """A detector that says nothing of its training: the data set's own rule, told as such."""
+    bundle = Path(shutil.copytree(pair.bundle, tmp_path / "bundle"))
+    manifest = json.loads((bundle / "manifest.json").read_text(encoding="utf-8"))
+    del manifest["source"]["generators"]
+    (bundle / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
+    for name in ("dcgan_face", "span_shuffle"):
+        shutil.copytree(image_folder / "alpha", tmp_path / "test" / name)
+    result = invoke("eval", bundle, "--data", tmp_path / "test")
+    assert result.exit_code == 0, result.stderr
+    order = ["span_shuffle", "mean, seen", "dcgan_face", "mean, unseen", "mean"]
+    found = [line.split("  ")[0].strip() for line in result.stdout.splitlines()]
+    assert [name for name in found if name in order] == order
+    assert "if the detector was trained on forensics-mini's train folder" in result.stdout
+
+
+@pytest.mark.parametrize(("name", "said"), [("ours", "where the manifest says"), ("", "SHA-256")])
+def test_a_model_that_does_not_match_its_manifest(
+    invoke, pair: Pair, images: Path, tmp_path: Path, name: str, said: str
+) -> None:
+    """Whole and loadable, but not the model that the manifest speaks of: longer, or as long."""
+    import onnx
+
+    bundle = Path(shutil.copytree(pair.bundle, tmp_path / "bundle"))
+    model = onnx.load(bundle / "model.onnx")
+    model.producer_name = name + model.producer_name[::-1]
+    onnx.save(model, bundle / "model.onnx")
+    result = invoke("eval", bundle, "--data", images)
+    assert result.exit_code == 1
+    assert f"{bundle / 'model.onnx'}: " in result.stderr
+    assert said in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+
+
+def test_foreign_and_truncated_checkpoints(
+    invoke, pair: Pair, images: Path, tmp_path: Path
+) -> None:
+    """Another project's tensors, and the first half of one of ours."""
+    from safetensors.numpy import save_file
+
+    foreign, cut = tmp_path / "foreign.safetensors", tmp_path / "cut.safetensors"
+    save_file({"fc.weight": np.zeros((2, 2), dtype=np.float32)}, foreign)
+    whole = pair.checkpoint.read_bytes()
+    cut.write_bytes(whole[: len(whole) // 2])
+    for path in (foreign, cut):
+        result = invoke("eval", path, "--data", images)
+        assert result.exit_code == 1
+        assert str(path) in result.stderr
+        assert len(result.stderr.splitlines()) == 1
+        assert result.stdout == ""
+
+
+def test_a_built_in_checkpoint_by_its_name(
+    invoke, images: Path, monkeypatch: pytest.MonkeyPatch, pair: Pair
+) -> None:
+    from qmdd.models import zoo
+
+    monkeypatch.setattr(zoo, "builtin_checkpoints", lambda: [pair.checkpoint])
+    result = invoke("eval", pair.checkpoint.stem, "--data", images, "--json")
+    assert result.exit_code == 0, result.stderr
+    assert json.loads(result.stdout)["kind"] == "checkpoint"
+
+
 def test_plot(invoke, pair: Pair, images: Path, tmp_path: Path) -> None:
     out = tmp_path / "chart.png"
     result = invoke("eval", pair.bundle, "--data", images, "--plot", out)

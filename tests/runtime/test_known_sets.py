@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
+from qmdd.models import zoo
 from qmdd.runtime.errors import DataError
 from qmdd.runtime.known_sets import (
+    FORENSICS_MINI,
     FORENSYNTHS,
     PROGAN_CATEGORIES,
     SHARED_REALS,
@@ -71,10 +75,24 @@ def test_categories_of_the_training_set_are_progan() -> None:
 
 
 def test_seen_by_the_rule_only_among_known_sets() -> None:
-    assert find_seen(["progan", "dalle"]) == Seen(frozenset({"progan"}), "rule")
-    assert find_seen(["dalle"]) == Seen(frozenset(), "rule")
+    rule = FORENSYNTHS.training
+    assert find_seen(["progan", "dalle"]) == Seen(frozenset({"progan"}), "rule", rule)
+    assert find_seen(["dalle"]) == Seen(frozenset(), "rule", rule)
     assert find_seen(["progan", "mine"]) == Seen(None, "unknown")
     assert find_seen([]) == Seen(None, "unknown")
+
+
+def test_forensics_mini_is_as_the_zoo_describes_it() -> None:
+    """Its generators and which of them were in training; its rule is not the others'."""
+    path = zoo.FOLDER / "data-forensics-mini.json"
+    described = json.loads(path.read_text(encoding="utf-8"))["generators"]
+    assert FORENSICS_MINI.table.keys() == described.keys()
+    trained = {name for name, entry in described.items() if entry["trained"]}
+    assert FORENSICS_MINI.seen == trained
+    present = list(FORENSICS_MINI.table)
+    assert find_seen(present) == Seen(frozenset(trained), "rule", FORENSICS_MINI.training)
+    # Two rules at once are none.
+    assert find_seen([*present, "progan"]) == Seen(None, "unknown")
 
 
 def test_records() -> None:
