@@ -22,7 +22,7 @@ EXTRAS = {
     "export": "export",
     "verify": "export",
     "detect": "runtime",
-    "eval": "eval",
+    "eval": "runtime",
     "train": "train",
     "freeze": "train",
     "stats": "export",

@@ -82,14 +82,12 @@ def command(
     from ..runtime.evaluate import evaluate
     from ..runtime.folder import scan
     from ..runtime.known_sets import find_seen, in_order
-    from ..runtime.metrics import require_sklearn
     from ..runtime.scoring import score_samples, scores_csv
 
     started = time.perf_counter()
     on_interrupt(lambda: "nothing was written")
     with stdout_for_results(), progress() as report:
         samples = scan(data, shared_reals=True)
-        require_sklearn()
         subject = _subject(detector, threads)
         groups = find_seen(in_order({s.generator for s in samples}), subject.trained_on, given)
         scored = score_samples(samples, subject, skip_bad=skip_bad, report=report)

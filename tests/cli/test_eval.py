@@ -386,17 +386,19 @@ def test_wrong_usage(invoke, args: list[str], said: str) -> None:
 
 
 def test_a_bundle_is_evaluated_without_torch(process, pair: Pair, images: Path) -> None:
-    """Nor with anything else that the extra ``eval`` does not hold."""
-    code = _without("torch", "onnx", "onnxscript", "onnx_graphsurgeon", "ml_dtypes", "matplotlib")
+    """Nor with anything else that the extra ``runtime`` does not hold."""
+    code = _without(
+        *("torch", "onnx", "onnxscript", "onnx_graphsurgeon", "ml_dtypes"),
+        *("sklearn", "scipy", "matplotlib"),
+    )
     done = process("eval", pair.bundle, "--data", images, "--json", code=code)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["images"] == 12
 
 
 def test_missing_libraries_name_their_extra(process, pair: Pair, images: Path) -> None:
-    """What to install differs: eval for a bundle, train for a checkpoint, plots for a chart."""
+    """What to install differs: runtime for a bundle, train for a checkpoint, plots for a chart."""
     for blocked, path, more, extra in (
-        ("sklearn", pair.bundle, (), "eval"),
         ("onnxruntime", pair.bundle, (), "runtime"),
         ("torch", pair.checkpoint, (), "train"),
         ("matplotlib", pair.bundle, ("--plot", images / "a.png"), "plots"),

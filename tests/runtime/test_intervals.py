@@ -43,6 +43,15 @@ def test_wilson_holds_the_share_within_bounds(total: int, data: st.DataObject) -
     assert (1 - mirrored.high, 1 - mirrored.low) == pytest.approx((low, high), abs=1e-12)
 
 
+@given(total=st.integers(1, 2000), data=st.data())
+def test_wilson_is_scipys(total: int, data: st.DataObject) -> None:
+    from scipy.stats import binomtest
+
+    correct = data.draw(st.integers(0, total))
+    want = binomtest(correct, total).proportion_ci(0.95, method="wilson")
+    assert wilson(correct, total) == pytest.approx((want.low, want.high), abs=1e-12)
+
+
 @given(share=st.sampled_from([0.0, 0.1, 0.5, 0.9, 1.0]), total=st.sampled_from([10, 50, 300]))
 def test_wilson_shrinks_with_more_images(share: float, total: int) -> None:
     widths = []

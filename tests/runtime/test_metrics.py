@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-import sys
 from pathlib import Path
 
 import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+from sklearn.metrics import average_precision_score
 
-from qmdd.runtime.errors import RuntimeFailure
 from qmdd.runtime.folder import Sample
-from qmdd.runtime.metrics import average_precision, by_generator, metrics_of, require_sklearn
+from qmdd.runtime.metrics import average_precision, by_generator, metrics_of
 
 
 def test_metrics_by_hand() -> None:
@@ -70,8 +71,16 @@ def test_a_class_that_is_not_there_has_no_accuracy_and_leaves_no_ap(
     assert math.isnan(average_precision([], []))
 
 
-def test_a_missing_library_is_told_before_any_work(monkeypatch: pytest.MonkeyPatch) -> None:
-    require_sklearn()
-    monkeypatch.setitem(sys.modules, "sklearn.metrics", None)
-    with pytest.raises(RuntimeFailure, match=r"scikit-learn is not installed; .*qmdd\[eval\]"):
-        require_sklearn()
+@given(
+    scored=st.lists(
+        st.tuples(st.integers(0, 1), st.sampled_from([0.0, 0.2, 0.5, 0.7, 1.0]) | st.floats(0, 1)),
+        min_size=2,
+        max_size=30,
+    )
+)
+def test_average_precision_is_sklearns(scored: list[tuple[int, float]]) -> None:
+    """Ties among the scores too."""
+    labels, scores = zip(*scored, strict=True)
+    assume(len(set(labels)) == 2)
+    want = average_precision_score(labels, scores)
+    assert average_precision(labels, scores) == pytest.approx(want, abs=1e-12)
