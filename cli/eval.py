@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from .errors import CommandError, needs_extra, on_interrupt
-from .evaluation import print_evaluation, print_evaluation_csv, tell_skipped
+from .evaluation import print_evaluation, print_evaluation_csv, tell_left_out
 from .options import (
     FILE,
     debug_option,
@@ -80,7 +80,7 @@ def command(
         check_plot(plot)
 
     from ..runtime.evaluate import evaluate
-    from ..runtime.folder import scan
+    from ..runtime.folder import find_outside, scan
     from ..runtime.known_sets import find_seen, in_order
     from ..runtime.scoring import score_samples, scores_csv
 
@@ -88,6 +88,7 @@ def command(
     on_interrupt(lambda: "nothing was written")
     with stdout_for_results(), progress() as report:
         samples = scan(data, shared_reals=True)
+        outside = [str(path) for path in find_outside(data)]
         subject = _subject(detector, threads)
         groups = find_seen(in_order({s.generator for s in samples}), subject.trained_on, given)
         scored = score_samples(samples, subject, skip_bad=skip_bad, report=report)
@@ -101,6 +102,7 @@ def command(
         "data": str(data),
         **found.to_dict(),
         "skipped": [{"path": str(path), "reason": reason} for path, reason in scored.skipped],
+        "outside": outside,
         "seconds": time.perf_counter() - started,
     }
     if as_json:
@@ -112,7 +114,7 @@ def command(
         print_line(f"{data}: {found.images:,} images, {len(found.rows)} generators")
         print_line("")
         print_evaluation(result)
-    tell_skipped(result["skipped"])
+    tell_left_out(result["skipped"], outside)
     on_interrupt(lambda: "the result stands above; a file that was asked for may be missing")
     if scores is not None:
         _write(scores, scores_csv(scored))

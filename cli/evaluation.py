@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sized
 from typing import Any
 
 import click
@@ -78,12 +78,23 @@ def _numbers(row: Mapping[str, Any]) -> Iterator[object]:
             yield None if math.isnan(value) else value
 
 
-def tell_skipped(skipped: list[dict[str, str]]) -> None:
-    """Count and name on stderr the images that were left out."""
+def tell_left_out(skipped: list[dict[str, str]], outside: list[str]) -> None:
+    """On stderr, how many images were not measured: every unusable one named, of others the first.
+
+    Args:
+        skipped: unusable ones, each with the ``reason`` that names it.
+        outside: those in no class folder.
+    """
     from .errors import printable
 
     if skipped:
-        count = "1 image" if len(skipped) == 1 else f"{len(skipped):,} images"
-        click.echo(f"qmdd: left out {count} that cannot be used:", err=True)
+        click.echo(f"qmdd: left out {_count(skipped)} that cannot be used:", err=True)
         for item in skipped:
             click.echo(printable(f"  {item['reason']}"), err=True)
+    if outside:
+        said = f"qmdd: left out {_count(outside)} in no class folder, the first: {outside[0]}"
+        click.echo(printable(said), err=True)
+
+
+def _count(images: Sized) -> str:
+    return "1 image" if len(images) == 1 else f"{len(images):,} images"

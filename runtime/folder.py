@@ -80,6 +80,16 @@ def scan(root: str | os.PathLike[str], *, shared_reals: bool = False) -> list[Sa
     return sorted(samples, key=lambda sample: (sample.path, sample.generator))
 
 
+def find_outside(root: str | os.PathLike[str]) -> list[Path]:
+    """The images below ``root`` that lie in no class folder, by path: :func:`scan` leaves them out."""
+    base = Path(root)
+    return sorted(
+        path
+        for path in find_images([base])
+        if not set(CLASS_FOLDERS) & set(path.relative_to(base).parts[:-1])
+    )
+
+
 def _generator(base: Path, folders: tuple[str, ...]) -> tuple[str, Path]:
     """The generator whose class folder lies below ``folders``, and its own folder."""
     if not folders:

@@ -318,6 +318,24 @@ def test_unusable_images(invoke, pair: Pair, images: Path, tmp_path: Path, kind:
     assert len(out.read_text().splitlines()) == 13
 
 
+def test_images_outside_the_layout_are_counted(invoke, pair: Pair, images: Path) -> None:
+    """Not measured, and not passed over in silence; --skip-bad is not needed for them."""
+    before = invoke("eval", pair.bundle, "--data", images, "--json")
+    assert json.loads(before.stdout)["outside"] == []
+    strays = [images / "alpha/0_real_more/a.png", images / "cover.png"]
+    for path in strays:
+        path.parent.mkdir(exist_ok=True)
+        Image.new("RGB", (40, 40)).save(path)
+    result = invoke("eval", pair.bundle, "--data", images, "--json")
+    assert result.exit_code == 0
+    assert result.stderr == (
+        f"qmdd: left out 2 images in no class folder, the first: {strays[0]}\n"
+    )
+    report = json.loads(result.stdout)
+    assert report["outside"] == [str(path) for path in strays]
+    assert report["generators"] == json.loads(before.stdout)["generators"]
+
+
 @pytest.mark.parametrize(
     ("make", "said"),
     [
