@@ -81,7 +81,7 @@ def scan(root: str | os.PathLike[str], *, shared_reals: bool = False) -> list[Sa
 
 
 def find_outside(root: str | os.PathLike[str]) -> list[Path]:
-    """The images below ``root`` that lie in no class folder, by path: :func:`scan` leaves them out."""
+    """Images below ``root`` in no class folder, by path: :func:`scan` leaves them out."""
     base = Path(root)
     return sorted(
         path
