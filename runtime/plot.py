@@ -45,7 +45,7 @@ def plot_bytes(found: Evaluation, path: Path) -> bytes:
     axes.axvline(len(found.rows) - 0.5, color="grey", linewidth=0.8)
     axes.set_ylim(0, 105)
     axes.set_ylabel("% (95 % confidence intervals)")
-    axes.legend(loc="lower right")
+    figure.legend(loc="outside upper right", ncols=len(_BARS), frameon=False)
     stream, form = io.BytesIO(), path.suffix.lower()
     with mpl.rc_context({"svg.hashsalt": "qmdd"}):
         figure.savefig(stream, format=form[1:], dpi=150, metadata=_METADATA[form])
