@@ -25,6 +25,7 @@ EXTRAS = {
     "eval": "runtime",
     "train": "train",
     "freeze": "train",
+    "import": "train",
     "stats": "export",
     "zoo": "runtime",
 }

@@ -49,7 +49,9 @@ def test_help_loads_no_library(process, args: list[str]) -> None:
     assert modules_after(process, *args) == []
 
 
-@pytest.mark.parametrize("name", ["export", "verify", "eval", "train", "freeze", "stats", "zoo"])
+@pytest.mark.parametrize(
+    "name", ["export", "verify", "eval", "train", "freeze", "stats", "zoo", "import"]
+)
 def test_help_of_a_command_loads_no_library(process, name: str) -> None:
     assert modules_after(process, name, "--help") == []
 
