@@ -24,6 +24,7 @@ SUMMARIES = {
     "export": "Turn a checkpoint into a bundle, proven exact.",
     "verify": "Compare a bundle with its source, code by code.",
     "detect": "Score images with a bundle: real or fake.",
+    "eval": "Measure accuracy and average precision on an image folder.",
     "train": "Train a low-bit detector on an image folder.",
     "freeze": "Turn a trained checkpoint into integer codes.",
     "import": "Read a published NPR or N2UQ checkpoint.",
