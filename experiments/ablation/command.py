@@ -41,7 +41,7 @@ class _Command(click.Command):
     """Explains every failure in one line, as ``qmdd`` does."""
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
-        state = State(extra="plots")
+        state = State(extra="train,plots")
         kwargs.update(standalone_mode=False, obj=state)
         code: object
         try:

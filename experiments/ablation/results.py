@@ -17,7 +17,7 @@ from qmdd.runtime.files import write_atomically
 from .errors import ExperimentError
 
 CELLS = "cells.jsonl"
-PACKAGES = ("torch", "numpy", "pillow", "scikit-learn")
+PACKAGES = ("torch", "numpy", "pillow")
 #: Digits that results keep after the point.
 DIGITS = 6
 
