@@ -110,6 +110,16 @@ def series(figure: str, results: Path) -> list[Series]:
     ]
 
 
+def missing(figure: str, results: Path) -> list[tuple[str, list[int]]]:
+    """Bars that lack seeds which other cells have: label and seeds."""
+    seeds = sorted({line["seed"] for line in read_cells(results).values()})
+    lacking = [
+        (entry.bar.label, [seed for seed in seeds if seed not in entry.lines])
+        for entry in series(figure, results)
+    ]
+    return [(label, absent) for label, absent in lacking if absent]
+
+
 def differences(upper: Series, lower: Series, group: str, metric: str) -> list[float]:
     """``upper`` minus ``lower`` for each seed that both have."""
     shared = sorted(upper.lines.keys() & lower.lines.keys())

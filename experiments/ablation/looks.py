@@ -11,6 +11,7 @@ from . import grids, inputs, layer_error, logarithm, paths
 from .results import Line, read_figure
 
 PLOTS = "../experiments/figures"
+AGAIN = "`python experiments/all.py` runs what is missing."
 BUILT_IN = "the built-in checkpoint `resnet23-w2a2` (full width, 2 bits, NPR + CQB + SLR)"
 SAMPLES = "the eight sample images that travel with the project"
 CREDIT = "sample `fake_span_moose` (after a photograph by Ryan Hagerty, USFWS, public domain)"
@@ -24,8 +25,9 @@ def _measured(title: str, figure: str) -> Callable[[Callable[[Path, Line], str]]
     def wrap(make: Callable[[Path, Line], str]) -> Section:
         @wraps(make)
         def section(results: Path) -> str:
-            there = (results / f"{figure}.json").exists()
-            body = make(results, read_figure(results, figure)) if there else "Not run yet.\n"
+            body = f"Not run yet. {AGAIN}\n"
+            if (results / f"{figure}.json").exists():
+                body = make(results, read_figure(results, figure))
             return f"## {title}\n\n{body}"
 
         return section

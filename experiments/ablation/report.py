@@ -123,7 +123,13 @@ def _section(
     title: str, figure: str, caption: str, results: Path, *, claim: str, tables: list[Table]
 ) -> str:
     if not any(entry.lines for entry in grids.series(figure, results)):
-        return f"## {title}\n\nNot run yet.\n"
+        return f"## {title}\n\nNot run yet. {looks.AGAIN}\n"
+    absent = [
+        f"{label} (seed {', '.join(map(str, seeds))})"
+        for label, seeds in grids.missing(figure, results)
+    ]
+    if absent:
+        caption += f"\n\n**Not all cells are in**; missing: {'; '.join(absent)}. {looks.AGAIN}"
     body = "\n".join(table.markdown() for table in tables)
     picture = f"![{title}]({PLOTS}/{figure}.svg)"
     return f"## {title}\n\n{picture}\n\n{caption}\n\n**The paper**: {claim}\n\n{body}"

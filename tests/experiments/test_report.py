@@ -84,6 +84,20 @@ def test_a_result_against_the_paper_is_written_as_it_fell(
     assert text.count("Not run yet.") == 5  # Fig. 8b has a cell of this one
 
 
+def test_missing_cells_are_named(invent: Callable[..., None], tmp_path: Path) -> None:
+    """A figure that lacks seeds says which, and what runs them; a whole one does not."""
+    for bar in grids.FIG9:
+        for seed in (0, 1):
+            invent(tmp_path, bar.cell(seed), 0.8, 0.9)
+    invent(tmp_path, grids.FIG8B[0].cell(1), 0.8, 0.9)
+    whole, partial = document(tmp_path).split("## Fig. 8b")
+    assert "Not all cells are in" not in whole
+    says = partial.split("**Not all cells are in**; missing: ")[1].split(". `python")[0]
+    assert (
+        says == "MinMax (seed 0); MinMax + SLR (seed 0, 1); LSQ (seed 0, 1); LSQ + SLR (seed 0, 1)"
+    )
+
+
 def test_nothing_run_yet(tmp_path: Path) -> None:
     text = document(tmp_path)
     assert text.count("Not run yet.") == 7
