@@ -75,15 +75,19 @@ def fig3(results: Path, found: Line) -> str:
 
 
 def _learned(results: Path) -> str:
-    """How much the networks of Fig. 3 can have learned: those of Fig. 2, trained on from them."""
-    found = {entry.bar.label: entry.values("all", "acc") for entry in grids.series("fig2", results)}
-    rgb, npr = found["RGB, 32 bits"], found["NPR, 32 bits"]
-    if not (rgb and npr):
-        return ""
-    return (
-        " The two networks did not learn equally much: trained on in full precision (Fig. 2) they "
-        f"reach Acc {grids.spread(rgb)} on RGB and {grids.spread(npr)} on NPR."
-    )
+    """How much the networks of Fig. 3 can have learned: what was trained on from them."""
+    for figure, bars, how in (
+        ("fig2", ("RGB, 32 bits", "NPR, 32 bits"), "in full precision (Fig. 2)"),
+        ("fig9", ("N2UQ on RGB", "NPR"), "at 2 bits (Fig. 9)"),
+    ):
+        found = {e.bar.label: e.values("all", "acc") for e in grids.series(figure, results)}
+        rgb, npr = (found[bar] for bar in bars)
+        if rgb and npr:
+            return (
+                f" The two networks did not learn equally much: trained on {how} they reach Acc "
+                f"{grids.spread(rgb)} on RGB and {grids.spread(npr)} on NPR."
+            )
+    return ""
 
 
 def _means(rows: list[Line], name: str, reading: str) -> tuple[float, float]:

@@ -93,17 +93,24 @@ def _pair(figure: str, results: Path, upper: str, lower: str) -> Callable[[str, 
 
 
 def _headline(results: Path) -> list[str]:
-    upper, lower = grids.FIG9[-1].label, grids.FIG9[0].label
+    lower, npr, *_, upper = (bar.label for bar in grids.FIG9)
     deltas = _pair("fig9", results, upper, lower)
     acc, ap = deltas("all", "acc"), deltas("all", "ap")
     if not acc:
         return []
-    return [
-        "## In one line\n\n"
+    text = (
         f"At 2 bits, SLR + CQB + NPR against plain N2UQ on RGB, over all eight generators and "
         f"{len(acc)} seeds: Acc **{grids.spread(acc, sign=True)}** points ({verdict(acc)}), AP "
-        f"{grids.spread(ap, sign=True)} ({verdict(ap)}).\n"
-    ]
+        f"{grids.spread(ap, sign=True)} ({verdict(ap)})."
+    )
+    alone = _pair("fig9", results, npr, lower)("all", "acc")
+    rest = _pair("fig9", results, upper, npr)("all", "acc")
+    if alone and rest:
+        text += (
+            f" Of that, NPR alone is Acc {grids.spread(alone, sign=True)}; CQB and SLR together "
+            f"add {grids.spread(rest, sign=True)} to it ({verdict(rest)})."
+        )
+    return [f"## In one line\n\n{text}\n"]
 
 
 def claims(figure: str, results: Path, rows: list[tuple[str, str, str, str]]) -> Table:
