@@ -23,6 +23,7 @@ from ..models import Detector, detector_from_config
 from ..models.checkpoint import LATENT, Checkpoint, checkpoint_bytes, load_weights
 from ..runtime.files import write_atomically
 from ..runtime.folder import digest, scan
+from .batch_norm import reestimate
 from .batches import Augmentation, Batches, ImageStore
 from .errors import CalibrationError
 from .recipe import Recipe, Stage
@@ -208,19 +209,13 @@ class Trainer:
         """
         if not self.recipe.statistics:
             return
-        norms = [m for m in detector.modules() if isinstance(m, nn.BatchNorm2d)]
-        for norm in norms:
-            norm.reset_running_stats()
-            norm.momentum = None  # a plain average over the batches
-        detector.to(self.device).train()
         chosen = Batches(
             self.store, min(16, len(self.store)), Augmentation(256, turn=False), seed=7
         )
-        with torch.no_grad():
-            for number in range(min(chosen.per_epoch, -(-self.recipe.statistics // 16))):
-                detector(chosen.get(number)[0].to(self.device))
-        for norm in norms:
-            norm.momentum = 0.1
+        count = min(chosen.per_epoch, -(-self.recipe.statistics // 16))
+        batches = (chosen.get(number)[0] for number in range(count))
+        detector.to(self.device)
+        reestimate(detector, batches, self.device)
         detector.to("cpu")
 
 

@@ -23,6 +23,8 @@ EXTRAS = {
     "verify": "export",
     "detect": "runtime",
     "train": "train",
+    "calibrate": "train",
+    "sensitivity": "train",
     "freeze": "train",
 }
 

@@ -24,6 +24,8 @@ SUMMARIES = {
     "verify": "Compare a bundle with its source, code by code.",
     "detect": "Score images with a bundle: real or fake.",
     "train": "Train a low-bit detector on an image folder.",
+    "calibrate": "Quantise a full-precision checkpoint without training.",
+    "sensitivity": "Measure which layer loses how much at which width.",
     "freeze": "Turn a trained checkpoint into integer codes.",
 }
 

@@ -19,6 +19,7 @@ from ..models.stats import layer_stats, parameters
 from ..runtime.bundle import GOLDEN, MANIFEST, MODEL, SCHEMA, manifest_bytes
 from ..runtime.files import check_replaceable, folder_in_place, sha256_of
 from ..runtime.golden import Golden, write_golden
+from ..runtime.preprocess import MAX_SIDE, MIN_SIDE, MULTIPLE
 from .errors import ExportError
 from .lower import Lowered, check_model, check_quantised, node_counts, onnx_for_target
 from .parity import TierResult, batches, compare, source_outputs
@@ -29,15 +30,15 @@ from .targets import Target, find_target
 
 Report = Callable[[str, int, int], None]
 
-#: What a bundle takes: sides even and at least 32, cropped (never resized) to at most 512.
+#: What a bundle takes.
 CONTRACT: dict[str, Any] = {
     "name": "image",
     "dtype": "uint8",
     "layout": "NCHW",
     "color": "RGB",
-    "min_side": 32,
-    "multiple": 2,
-    "max_side": 512,
+    "min_side": MIN_SIDE,
+    "multiple": MULTIPLE,
+    "max_side": MAX_SIDE,
 }
 #: Images whose codes travel in the bundle, so that a device can verify itself.
 GOLDEN_IMAGES = 2

@@ -85,9 +85,11 @@ class SlrActivation(ActivationQuantizer):
             largest = self.running_max
         off = largest.clamp_max(self.epsilon) + self.tau
         shifted = (x + off).clamp_min(SMALLEST_ARGUMENT).log()
+        value: Tensor
         if self._free(self.inner):
-            return self.inner(shifted, origin=self._origin(largest))
-        value: Tensor = self.inner(shifted)
+            value = self.inner(shifted, origin=self._origin(largest))
+        else:
+            value = self.inner(shifted)
         return value
 
     def count(self, x: Tensor) -> Tensor:
