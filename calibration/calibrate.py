@@ -2,8 +2,8 @@
 
 Three passes over the images, each reading them anew (see :mod:`.images`): one checks them, one
 observes every layer's input (:mod:`.observe`), one moves batch-norm's statistics by what
-quantisation changed (:mod:`.batch_norm`). In between, ranges follow from the histograms (:mod:`.ranges`,
-:mod:`.slr_fit`) and weight steps from the weights (:mod:`.weight_steps`).
+quantisation changed (:mod:`.batch_norm`). In between, ranges follow from the histograms
+(:mod:`.ranges`, :mod:`.slr_fit`) and weight steps from the weights (:mod:`.weight_steps`).
 """
 
 from __future__ import annotations

@@ -17,9 +17,9 @@ from torch import nn
 from ..models.checkpoint import freeze, is_frozen
 from ..models.stats import layer_stats, parameters
 from ..runtime.bundle import GOLDEN, MANIFEST, MODEL, SCHEMA, manifest_bytes
+from ..runtime.contract import INPUT, OUTPUT, SIDES, THRESHOLD
 from ..runtime.files import check_replaceable, folder_in_place, sha256_of
 from ..runtime.golden import Golden, write_golden
-from ..runtime.preprocess import MAX_SIDE, MIN_SIDE, MULTIPLE
 from .errors import ExportError
 from .lower import Lowered, check_model, check_quantised, node_counts, onnx_for_target
 from .parity import TierResult, batches, compare, source_outputs
@@ -31,15 +31,7 @@ from .targets import Target, find_target
 Report = Callable[[str, int, int], None]
 
 #: What a bundle takes.
-CONTRACT: dict[str, Any] = {
-    "name": "image",
-    "dtype": "uint8",
-    "layout": "NCHW",
-    "color": "RGB",
-    "min_side": MIN_SIDE,
-    "multiple": MULTIPLE,
-    "max_side": MAX_SIDE,
-}
+CONTRACT: dict[str, Any] = {**INPUT, **SIDES}
 #: Images whose codes travel in the bundle, so that a device can verify itself.
 GOLDEN_IMAGES = 2
 #: Their longest side: the codes of a ResNet-50 at 8 bits and 512 pixels would take 89 MiB.
@@ -272,8 +264,8 @@ def _manifest(
         "weights": storage,
         "source": source.entry,
         "input": CONTRACT,
-        "output": {"name": "logit", "dtype": "float32", "activation": "sigmoid"},
-        "threshold": 0.5,
+        "output": OUTPUT,
+        "threshold": THRESHOLD,
         "files": {
             name: {"sha256": sha256_of(folder / name), "bytes": (folder / name).stat().st_size}
             for name in names

@@ -14,10 +14,6 @@ from .errors import ImageError
 
 U8 = npt.NDArray[np.uint8]
 
-#: What every bundle takes, and what calibration shows a detector: sides even and at least 32,
-#: cropped (never resized) to at most 512.
-MIN_SIDE, MULTIPLE, MAX_SIDE = 32, 2, 512
-
 
 def prepare(rgb: U8, *, min_side: int, multiple: int, max_side: int) -> U8:
     """Crop an image to what the model accepts.
