@@ -26,6 +26,8 @@ EXTRAS = {
     "calibrate": "train",
     "sensitivity": "train",
     "freeze": "train",
+    "stats": "export",
+    "zoo": "runtime",
 }
 
 #: Base of each room's own errors: their messages are already written for the user.

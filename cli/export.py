@@ -15,6 +15,7 @@ from .options import (
     FULL_PRECISION,
     arch_option,
     bits_option,
+    checkpoint_or_name,
     debug_option,
     image_files,
     images_option,
@@ -39,8 +40,9 @@ if TYPE_CHECKING:
 @click.option(
     "--checkpoint",
     type=FILE,
-    metavar="FILE",
-    help="Checkpoint made by qmdd train or freeze; default: the built-in one.",
+    callback=checkpoint_or_name,
+    metavar="FILE|NAME",
+    help="Checkpoint made by qmdd train or freeze, or a built-in one's name (qmdd zoo).",
 )
 @module_option
 @bits_option(f"the checkpoint's, else {DEFAULT_BITS}")

@@ -27,6 +27,8 @@ SUMMARIES = {
     "calibrate": "Quantise a full-precision checkpoint without training.",
     "sensitivity": "Measure which layer loses how much at which width.",
     "freeze": "Turn a trained checkpoint into integer codes.",
+    "stats": "Count parameters, operations and bytes of a network.",
+    "zoo": "List the built-in checkpoints, or print a model card.",
 }
 
 

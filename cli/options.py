@@ -8,13 +8,22 @@ from typing import Any, TypeVar
 
 import click
 
-from .errors import State
+from .errors import CommandError, State
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 #: The same names and widths as :mod:`qmdd.models.config`, which is not imported here because it
 #: imports torch; a test holds the two together.
-ARCHITECTURES = ("resnet23", "resnet34", "resnet50", "mobilenetv2")
+ARCHITECTURES = (
+    "resnet23",
+    "resnet34",
+    "resnet50",
+    "mobilenetv2",
+    "npr_resnet50",
+    "n2uq_resnet18",
+    "n2uq_resnet34",
+    "n2uq_resnet50",
+)
 REPRESENTATIONS = ("npr", "rgb")
 QUANTIZERS = ("minmax", "lsq", "n2uq", "binary")
 WIDTHS = ("1", "2", "3", "4", "8", "32")
@@ -61,6 +70,15 @@ def threads_option(command: F) -> F:
         metavar="N",
         help="Threads to compute with; default: one a core.",
     )(command)
+
+
+def checkpoint_or_name(
+    _ctx: click.Context, _param: click.Parameter, given: Path | None
+) -> Path | None:
+    """Callback of ``--checkpoint``: a file, or the name of a built-in checkpoint."""
+    from ..models.zoo import checkpoint_named
+
+    return None if given is None else checkpoint_named(given)
 
 
 def images_option(command: F) -> F:
@@ -147,6 +165,29 @@ def image_files(given: Sequence[Path]) -> list[Path]:
             f"no image found in {where} (looked for {' '.join(sorted(SUFFIXES))})"
         )
     return found
+
+
+def check_output_file(output: Path, source: Path, what: str, *, force: bool) -> None:
+    """Refuse before the work what would be refused, or regretted, after it.
+
+    Args:
+        output: the file to write.
+        source: the file that is read, which must not be overwritten.
+        what: what ``source`` is, in words.
+        force: replace a file that exists.
+
+    Raises:
+        CommandError: no place for ``output``.
+    """
+    if not output.parent.is_dir():
+        raise CommandError(f"{output.parent}: no such folder; make it, or choose another --output")
+    if output.is_dir():
+        raise CommandError(f"{output}: a folder; name a file with --output")
+    if output.exists():
+        if source.exists() and output.samefile(source):
+            raise CommandError(f"{output}: {what} itself; choose another --output")
+        if not force:
+            raise CommandError(f"{output}: exists; choose another --output or add --force")
 
 
 def use_threads(threads: int | None) -> None:

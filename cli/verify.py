@@ -9,6 +9,7 @@ import click
 from .errors import CommandError
 from .options import (
     FILE,
+    checkpoint_or_name,
     debug_option,
     image_files,
     images_option,
@@ -34,7 +35,8 @@ TIERS = ("strict", "deployed")
 @click.option(
     "--checkpoint",
     type=FILE,
-    metavar="FILE",
+    callback=checkpoint_or_name,
+    metavar="FILE|NAME",
     help="The source; default: the built-in checkpoint with the hash that the bundle names.",
 )
 @module_option

@@ -35,8 +35,9 @@ _ELEMENTWISE = frozenset({
 #: Operations that move numbers or choose among them.
 _MOVING = frozenset({
     "Concat", "Constant", "ConstantOfShape", "DepthToSpace", "DequantizeLinear", "Expand",
-    "Flatten", "Gather", "Identity", "MaxPool", "Pad", "Range", "Reshape", "Shape", "Slice",
-    "SpaceToDepth", "Split", "Squeeze", "Tile", "Transpose", "Unsqueeze",
+    "Flatten", "Gather", "GatherElements", "GatherND", "Identity", "MaxPool", "Pad", "Range",
+    "Reshape", "Shape", "Slice", "SpaceToDepth", "Split", "Squeeze", "Tile", "Transpose",
+    "Unsqueeze",
 })  # fmt: skip
 #: Those through which whole numbers stay whole, and as small as they were.
 _INTEGER = _MOVING | {"Abs", "Clip", "Max", "Min", "Neg", "Relu", "Sub"}

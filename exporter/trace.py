@@ -120,7 +120,9 @@ class _FloatHead(nn.Module):
         self.prelu, self.fc = head.prelu, head.fc
 
     def forward(self, x: Tensor) -> Tensor:
-        logit: Tensor = self.fc(self.prelu(x).mean(dim=(2, 3)))
+        if self.prelu is not None:
+            x = self.prelu(x)
+        logit: Tensor = self.fc(x.mean(dim=(2, 3)))
         return logit.squeeze(1)
 
 

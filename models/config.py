@@ -9,10 +9,21 @@ from typing import Any
 from .errors import ModelError
 from .quantizers import ACTIVATIONS, FULL_PRECISION, QUANTIZED_BITS, WEIGHTS
 
-ARCHITECTURES = ("resnet23", "resnet34", "resnet50", "mobilenetv2")
+ARCHITECTURES = (
+    "resnet23",
+    "resnet34",
+    "resnet50",
+    "mobilenetv2",
+    "npr_resnet50",
+    "n2uq_resnet18",
+    "n2uq_resnet34",
+    "n2uq_resnet50",
+)
 REPRESENTATIONS = ("npr", "rgb")
 #: Quantizer of activations and of weights where none is asked for; ReActNet's at one bit.
 _DEFAULT_KIND, _BINARY = "n2uq", "binary"
+#: Architectures whose activations a ReLU has passed: their sign is always the same.
+_RECTIFIED = ("npr_resnet50",)
 #: Weight quantizers whose grid has no two levels to either side of zero.
 _NOT_BINARY = ("minmax", "lsq")
 #: A narrower network has stages without channels, a wider one no checkpoint could hold.
@@ -27,7 +38,7 @@ class DetectorConfig:
         arch: one of :data:`ARCHITECTURES`.
         bits: width of weights and activations (1, 2, 3, 4, 8), or 32: the full-precision twin.
         activation: activation quantizer: ``minmax``, ``lsq``, ``n2uq``, or ``binary`` (1 bit only);
-            by default ``n2uq``, at one bit ``binary``.
+            by default ``n2uq``, at one bit ``binary`` (not where a ReLU stands before it).
         weight: weight quantizer, likewise; ``minmax`` and ``lsq`` need two bits or more.
         slr: wrap the activation quantizers in SLR (Eq. 10-11).
         cqb: weighted shortcut around every quantised convolution (Eq. 6-9).
@@ -51,7 +62,8 @@ class DetectorConfig:
     def __post_init__(self) -> None:
         for name in ("activation", "weight"):
             if getattr(self, name) in ("", None):
-                kind = _BINARY if self.bits == 1 else _DEFAULT_KIND
+                rectified = name == "activation" and self.arch in _RECTIFIED
+                kind = _BINARY if self.bits == 1 and not rectified else _DEFAULT_KIND
                 object.__setattr__(self, name, kind)
         self._check_choices()
         self._check_std()
@@ -76,6 +88,12 @@ class DetectorConfig:
                     f"{name}={value!r} is not supported; choose from "
                     + ", ".join(str(a) for a in allowed)
                 )
+
+        if self.arch in _RECTIFIED and self.activation == _BINARY:
+            raise ModelError(
+                f"activation={_BINARY!r} takes the sign, and a ReLU stands before every quantizer "
+                f"of {self.arch}: choose n2uq, lsq or minmax"
+            )
 
     def _check_std(self) -> None:
         std = self.std

@@ -70,7 +70,7 @@ class Shortcut(nn.Module):
         if repeat == 1:
             return x[:, member::group]
         chosen = [(c * group + member) // repeat for c in range(self.out_channels)]
-        return x[:, torch.tensor(chosen, device=x.device)]
+        return x.index_select(1, torch.tensor(chosen, device=x.device))
 
 
 class CQB(nn.Module):

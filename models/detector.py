@@ -14,19 +14,22 @@ from .cqb import CQB
 class Head(nn.Module):
     """PReLU, mean over both sides, linear layer: features ``[N, C, H, W]`` to logits ``[N]``.
 
+    ``prelu=False`` leaves the PReLU out, for networks whose last block brings its own.
+
     Evaluation of a quantised detector sums in float64 and rounds once: the logit then does not
     depend on how a library orders float32 sums (which changes with the alignment of a tensor's
     memory), so that a checkpoint means one logit, to the bit.
     """
 
-    def __init__(self, channels: int, *, quantized: bool) -> None:
+    def __init__(self, channels: int, *, quantized: bool, prelu: bool = True) -> None:
         super().__init__()
         self.quantized = quantized
-        self.prelu = nn.PReLU(channels)
+        self.prelu = nn.PReLU(channels) if prelu else None
         self.fc = nn.Linear(channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.prelu(x)
+        if self.prelu is not None:
+            x = self.prelu(x)
         if self.training or not self.quantized:
             logit: Tensor = self.fc(x.mean(dim=(2, 3)))
         else:
@@ -68,6 +71,7 @@ def cqb(
     kernel: int,
     stride: int = 1,
     groups: int = 1,
+    nonlinearity: str = "rprelu",
 ) -> CQB:
     """The connected quantised convolution that ``config`` asks for at layer ``name``."""
     return CQB(
@@ -81,4 +85,5 @@ def cqb(
         slr=config.slr,
         groups=groups,
         connected=config.cqb,
+        nonlinearity=nonlinearity,
     )

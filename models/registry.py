@@ -7,7 +7,20 @@ from .conv import quantised_convolutions
 from .detector import Detector
 from .errors import ModelError
 from .mobilenet import MobileNetV2Detector
-from .resnet import LAYOUTS, ResNetDetector
+from .n2uq_resnet import N2uqResNetDetector
+from .npr_resnet import NprResNetDetector
+from .resnet import ResNetDetector
+
+_BUILDERS: dict[str, type[Detector]] = {
+    "resnet23": ResNetDetector,
+    "resnet34": ResNetDetector,
+    "resnet50": ResNetDetector,
+    "mobilenetv2": MobileNetV2Detector,
+    "npr_resnet50": NprResNetDetector,
+    "n2uq_resnet18": N2uqResNetDetector,
+    "n2uq_resnet34": N2uqResNetDetector,
+    "n2uq_resnet50": N2uqResNetDetector,
+}
 
 
 def detector_from_config(config: DetectorConfig) -> Detector:
@@ -16,8 +29,7 @@ def detector_from_config(config: DetectorConfig) -> Detector:
     Raises:
         ModelError: a layer named in ``config.layer_bits`` does not exist.
     """
-    detector: Detector
-    detector = ResNetDetector(config) if config.arch in LAYOUTS else MobileNetV2Detector(config)
+    detector = _BUILDERS[config.arch](config)
     _check_layer_names(detector)
     return detector
 

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from .chain import ActivationChain
-from .conv import QuantConv2d
+from .conv import QuantConv2d, quantised_convolutions
 from .detector import Head
 from .quantizers import FULL_PRECISION
 from .stem import Stem
@@ -72,6 +73,20 @@ def layer_stats(network: nn.Module, side: int = 256) -> list[LayerStats]:
     with torch.no_grad(), torch.device("meta"):
         twin(torch.empty(1, 3, side, side, dtype=torch.uint8))
     return found
+
+
+def with_widths(layers: Iterable[LayerStats], network: nn.Module) -> list[LayerStats]:
+    """``layers``, counted on a network of the same topology, with the widths of ``network``."""
+    codes = _code_bits(network)
+    convs = dict(quantised_convolutions(network))
+    return [
+        layer._replace(
+            weight_bits=convs[layer.name].bits, code_bits=codes.get(layer.name, FULL_PRECISION)
+        )
+        if layer.name in convs
+        else layer
+        for layer in layers
+    ]
 
 
 def parameters(network: nn.Module) -> int:

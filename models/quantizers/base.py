@@ -72,8 +72,8 @@ class ActivationQuantizer(nn.Module, abc.ABC):
         Found by bisection on :meth:`codes` itself; see :func:`bisect_thresholds`.
 
         Raises:
-            ValueError: a parameter is NaN, or the quantizer is not a non-decreasing function (a
-                negative input scale).
+            ValueError: a parameter is NaN, or the quantizer is not a non-decreasing function (an
+                input scale of zero).
         """
 
         def codes(x: F32) -> np.ndarray:
@@ -99,7 +99,7 @@ class ActivationQuantizer(nn.Module, abc.ABC):
         if not np.array_equal(want, have):
             raise ValueError(
                 f"{type(self).__name__}: not a non-decreasing step function, so it has no "
-                "threshold table (is an input scale zero or negative, or a parameter NaN?)"
+                "threshold table (is an input scale zero, or a parameter NaN?)"
             )
 
 

@@ -7,6 +7,11 @@ Activations. With ``n = 2^k - 1``, positive gaps ``a_0 .. a_(n-1)`` and ``v = sc
     code    = sum_i [v > T_i]                      strict, as published
     value   = code * (2 / n) * scale2
 
+Training may turn ``scale1`` negative; the published quantizer then falls where its input rises. The
+values stay the published ones, but the codes of evaluation are counted from the other end, so that
+they rise with the input as every quantizer's do: ``code' = n - code``, which stands for
+``(code' - n) * (-step)``; its zero is the code ``n``.
+
 The gradient is the paper's generalised straight-through estimator (N2UQ Eq. 9-12): backwards, the
 steps are replaced by the piecewise linear function through ``(B_i, i * 2/n)`` with
 ``B_i = start + a_0 + ... + a_(i-1)``, flat outside ``[B_0, B_n]``.
@@ -90,9 +95,18 @@ class N2uqActivation(ActivationQuantizer):
         self.scale2 = nn.Parameter(torch.ones(()))
 
     @property
+    def _unit(self) -> Tensor:
+        """What one step of the published quantizer is worth."""
+        unit: Tensor = self.scale2 * (RANGE / self.top)
+        return unit
+
+    @property
     def step(self) -> Tensor:
-        step: Tensor = self.scale2 * (RANGE / self.top)
-        return step
+        return torch.where(self.scale1 < 0, -self._unit, self._unit)
+
+    @property
+    def zero(self) -> Tensor:
+        return (self.scale1 < 0) * torch.full_like(self.scale2, self.top)
 
     @property
     def gaps(self) -> Tensor:
@@ -102,13 +116,14 @@ class N2uqActivation(ActivationQuantizer):
     def forward(self, x: Tensor) -> Tensor:
         v = x * self.scale1
         code: Tensor = _GeneralisedSte.apply(v, self.start, self.gaps)  # type: ignore[no-untyped-call]
-        return code * self.step
+        return code * self._unit
 
     def count(self, x: Tensor) -> Tensor:
         v = x * self.scale1.double()
         thresholds = _thresholds(self.start.double(), self.gaps.double())
         # bucketize(right=False) counts thresholds < v, in log2(n) steps; NaN would count all.
         code = torch.bucketize(v.contiguous(), thresholds).to(torch.float64)
+        code = torch.where(self.scale1 < 0, self.top - code, code)
         return torch.where(v.isnan(), 0.0, code)
 
 

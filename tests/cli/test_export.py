@@ -255,3 +255,66 @@ def test_verify_json_and_failure(invoke, exporter: Exporter) -> None:
     assert result.exit_code == 1
     assert json.loads(result.stdout)["passed"] is False
     assert "parity missed" in result.stderr
+
+
+NETWORK = """
+import torch
+from qmdd.models import build_detector
+
+
+def make():
+    torch.manual_seed(0)
+    return build_detector("mobilenetv2", 4, width=0.125)
+"""
+
+
+def test_a_module_of_ones_own(
+    invoke, image_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Exported by its factory's name and verified by it, from the folder the module lies in."""
+    (tmp_path / "networks_of_mine.py").write_text(NETWORK)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.delitem(sys.modules, "networks_of_mine", raising=False)
+    images = ("--images", image_folder / "alpha" / "0_real" / "0.png")
+    result = invoke("export", "--module", "networks_of_mine:make", *images, "--json")
+    assert result.exit_code == 0, result.stderr
+    data = json.loads(result.stdout)
+    assert (data["arch"], data["bits"], data["bundle"]) == ("make", 4, "make-w4a4-onnx")
+    verified = invoke("verify", "make-w4a4-onnx", "--module", "networks_of_mine:make", *images)
+    assert verified.exit_code == 0, verified.stderr
+    without = invoke("verify", "make-w4a4-onnx", *images)
+    assert without.exit_code == 1
+    assert "name it with --module" in without.stderr
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (("export", "--module", "a:b", "--bits", "2"), "--module brings its own network"),
+        (("export", "--module", "a:b", "--checkpoint", "c"), "--module brings its own network"),
+        (("verify", "b", "--module", "a:b", "--checkpoint", "c"), "exclude each other"),
+    ],
+)
+def test_a_module_leaves_no_choice(invoke, args: tuple[str, ...], said: str) -> None:
+    result = invoke(*args)
+    assert result.exit_code == 2
+    assert said in " ".join(result.stderr.split())
+
+
+def test_a_full_precision_checkpoint_is_called_so(
+    invoke, tiny_detector, narrow: None, image_folder: Path, tmp_path: Path, monkeypatch
+) -> None:
+    """Its folder's name, its line; weights have no width to choose."""
+    from qmdd.calibration.train import save_detector
+
+    monkeypatch.chdir(tmp_path)
+    save_detector(tiny_detector(bits=32), tmp_path / "twin.safetensors")
+    args = ("export", "--checkpoint", "twin.safetensors", "--images", image_folder / "alpha")
+    result = invoke(*args)
+    assert result.exit_code == 0, result.stderr
+    assert "resnet23, full precision, target onnx" in result.stdout
+    assert "bundle: resnet23-fp32-onnx" in result.stdout
+    refused = invoke(*args, "--weights", "int8", "-o", "other")
+    assert refused.exit_code == 1
+    assert "no integer weights" in refused.stderr

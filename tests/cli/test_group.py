@@ -50,7 +50,8 @@ def test_help_loads_no_library(process, args: list[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["export", "verify", "train", "calibrate", "sensitivity", "freeze"]
+    "name",
+    ["export", "verify", "train", "calibrate", "sensitivity", "freeze", "stats", "zoo"],
 )
 def test_help_of_a_command_loads_no_library(process, name: str) -> None:
     assert modules_after(process, name, "--help") == []

@@ -200,3 +200,40 @@ def test_freeze_refuses(invoke, latent: Path, tmp_path: Path) -> None:
         assert said in result.stderr
         assert len(result.stderr.splitlines()) == 1
     assert before == (out.read_bytes(), latent.read_bytes())
+
+
+def test_topology_options_reach_the_checkpoint(train, tmp_path: Path) -> None:
+    """In place of the recipe's; the checkpoint's configuration says so."""
+    from qmdd.models.checkpoint import Checkpoint
+
+    result = train(
+        *("--representation", "rgb", "--no-cqb", "--no-slr", "--activation", "lsq"),
+        *("--weight", "minmax", "--width", 0.5),
+    )
+    assert result.exit_code == 0, result.stderr
+    config = Checkpoint(tmp_path / "run" / "frozen.safetensors").config
+    assert (config.representation, config.cqb, config.slr) == ("rgb", False, False)
+    assert (config.activation, config.weight, config.width) == ("lsq", "minmax", 0.5)
+
+
+def test_a_recipe_that_starts_from_another(
+    invoke, narrow: None, image_folder: Path, tmp_path: Path, monkeypatch, recipe: Path
+) -> None:
+    """Not trained yet: what to do; trained: its latent weights are found in runs/."""
+    from qmdd.cli import train as command
+
+    second = tmp_path / "second.toml"
+    text = RECIPE.replace("seed = 3\n", 'seed = 3\nstart = "first"\n')
+    second.write_text(text.replace("[[stage]]\nbits = 32", "[[stage]]\nbits = 4", 1))
+    monkeypatch.setattr(command, "_recipes", lambda: {"first": recipe, "second": second})
+    monkeypatch.chdir(tmp_path)
+    args = ("train", "--data", image_folder, "--recipe")
+    refused = invoke(*args, "second")
+    assert refused.exit_code == 1
+    assert "starts from the weights of first" in refused.stderr
+    assert "qmdd train --recipe first" in refused.stderr
+    assert invoke(*args, "first").exit_code == 0
+    assert (tmp_path / "runs" / "first" / "latent.safetensors").exists()
+    result = invoke(*args, "second")
+    assert result.exit_code == 0, result.stderr
+    assert (tmp_path / "runs" / "second" / "frozen.safetensors").exists()

@@ -340,11 +340,11 @@ def test_a_model_that_onnx_refuses_is_refused(small: Detector, trace_once: Trace
 
 
 def test_a_quantizer_without_a_table_is_refused(make_detector: Callable[..., Detector]) -> None:
-    """A negative input scale is no increasing function: the layer is named."""
+    """An input scale of zero makes no function of the input: the layer is named."""
     detector = make_detector(slr=False)
     with torch.no_grad():
         quantizer: Any = detector.stages[1][0].conv2.act.quantizer  # type: ignore[index,union-attr]
-        quantizer.scale1.fill_(-1.0)
+        quantizer.scale1.fill_(0.0)
     with pytest.raises(ExportError, match=r"stages\.1\.0\.conv2.*not a non-decreasing"):
         canonical_from_detector(detector)
 

@@ -319,13 +319,13 @@ def test_minmax_follows_the_range_of_its_input() -> None:
 
 @pytest.mark.parametrize("slr", [False, True])
 @pytest.mark.parametrize("bits", BITS)
-def test_a_decreasing_quantizer_has_no_table(slr: bool, bits: int) -> None:
-    """A negative ``scale1`` turns the steps round: refused, not bisected into nonsense."""
+def test_a_quantizer_that_hears_nothing_has_no_table(slr: bool, bits: int) -> None:
+    """``scale1 = 0``: one code for every float, and no number for infinity: refused."""
     quantizer = _trained("n2uq", slr, bits)
     inner = _inner(quantizer)
     assert isinstance(inner, N2uqActivation)
     with torch.no_grad():
-        inner.scale1.neg_()
+        inner.scale1.zero_()
     with pytest.raises(ValueError, match="non-decreasing"):
         quantizer.table()
 

@@ -460,11 +460,11 @@ def test_a_changed_quantizer_no_longer_fits_its_table(frozen_bytes: bytes, tmp_p
 
 
 def test_a_frozen_file_whose_quantizer_has_no_table(frozen_bytes: bytes, tmp_path: Path) -> None:
-    """A decreasing quantizer, whatever table the file brings: the layer is named."""
+    """An input scale of zero, whatever table the file brings: the layer is named."""
     name = f"{LAYER}.act.quantizer.inner.scale1"
 
     def change(tensors: dict[str, Tensor], _: dict[str, str]) -> None:
-        tensors[name].neg_()
+        tensors[name].zero_()
 
     message = _refusal(tmp_path / "a.safetensors", _changed(frozen_bytes, change))
     assert f"layer {LAYER}: " in message
@@ -538,13 +538,13 @@ def test_a_frozen_detector_cannot_be_trained(tiny_detector: DetectorFactory) -> 
 
 
 def test_a_layer_without_a_table_is_named(tiny_detector: DetectorFactory) -> None:
-    """A negative input scale: no table, and no checkpoint that would lie about it."""
+    """An input scale of zero: no table, and no checkpoint that would lie about it."""
     detector = tiny_detector()
     quantizer = dict(quantised_chains(detector))["stages.1.0.conv2"].quantizer
     assert isinstance(quantizer, SlrActivation)
     assert isinstance(quantizer.inner, N2uqActivation)
     with torch.no_grad():
-        quantizer.inner.scale1.neg_()
+        quantizer.inner.scale1.zero_()
     freeze(detector)
     for attempt in (tables, checkpoint_bytes):
         with pytest.raises(ModelError, match=r"layer stages\.1\.0\.conv2: .*non-decreasing"):

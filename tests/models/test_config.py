@@ -15,6 +15,7 @@ from qmdd.models import ARCHITECTURES, DetectorConfig, ModelError, build_detecto
 from qmdd.models.config import LARGEST_WIDTH, SMALLEST_WIDTH
 
 LAYER = "stages.0.0.conv1"
+LISTED = ", ".join(ARCHITECTURES)
 
 
 def test_json_round_trip() -> None:
@@ -47,8 +48,8 @@ def test_json_round_trip() -> None:
 @pytest.mark.parametrize(
     ("field", "value", "listed"),
     [
-        ("arch", "resnet18", "resnet23, resnet34, resnet50, mobilenetv2"),
-        ("arch", None, "resnet23, resnet34, resnet50, mobilenetv2"),
+        ("arch", "resnet18", LISTED),
+        ("arch", None, LISTED),
         ("bits", 5, "1, 2, 3, 4, 8, 32"),
         ("bits", 0, "1, 2, 3, 4, 8, 32"),
         ("bits", True, "1, 2, 3, 4, 8, 32"),
@@ -147,6 +148,15 @@ def test_one_default_leaves_the_other_choice_alone() -> None:
     """Each of the two is filled in for itself."""
     config = DetectorConfig(bits=1, activation="lsq")
     assert (config.activation, config.weight) == ("lsq", "binary")
+
+
+def test_the_sign_of_what_a_relu_has_passed_says_nothing() -> None:
+    """Refused for the published NPR detector's network, and not its default at one bit."""
+    config = DetectorConfig("npr_resnet50", bits=1)
+    assert (config.activation, config.weight) == ("n2uq", "binary")
+    for bits in (1, 32):
+        with pytest.raises(ModelError, match="a ReLU stands before every quantizer"):
+            DetectorConfig("npr_resnet50", bits=bits, activation="binary")
 
 
 @pytest.mark.parametrize("kind", ["minmax", "lsq"])

@@ -24,15 +24,29 @@ from qmdd.models.stats import LayerStats, layer_stats, parameters
 
 DetectorFactory = Callable[..., Detector]
 
-#: Of the full-precision twins; counted layer by layer in test_detector.py and test_mobilenet.py.
+#: Of the full-precision twins; counted layer by layer in test_detector.py, test_mobilenet.py,
+#: test_npr_resnet.py and test_n2uq_resnet.py.
 PARAMETERS = {
     "resnet23": 15_911_443,
     "resnet34": 21_307_041,
     "resnet50": 23_574_193,
     "mobilenetv2": 2_273_812,
+    "npr_resnet50": 1_437_782,
+    "n2uq_resnet18": 11_192_977,
+    "n2uq_resnet34": 21_317_857,
+    "n2uq_resnet50": 23_617_457,
 }
 #: Multiply-adds at 256 pixels in G; the paper's Table 4 has 2.7 for ResNet-23.
-GIGA = {"resnet23": 2.67, "resnet34": 4.78, "resnet50": 5.34, "mobilenetv2": 0.39}
+GIGA = {
+    "resnet23": 2.67,
+    "resnet34": 4.78,
+    "resnet50": 5.34,
+    "mobilenetv2": 0.39,
+    "npr_resnet50": 2.24,
+    "n2uq_resnet18": 2.37,
+    "n2uq_resnet34": 4.78,
+    "n2uq_resnet50": 5.34,
+}
 
 
 def _counted(network: nn.Module, images: Tensor) -> int:
