@@ -1,13 +1,15 @@
 """Batch-norm statistics taken anew: after training, and after quantisation without training.
 
 After training (:func:`reestimate`) they are averaged over images, each batch normalised by itself.
-Those of a calibrated detector (:func:`align`) are the full-precision ones, moved by as much as
-quantisation moved the mean and the variance of what each layer normalises::
+Those of a calibrated detector (:func:`align`) are the full-precision ones, moved as quantisation
+moved the mean and the variance of what each layer normalises::
 
-    mean' = mean + (m_q - m)        var' = var * v_q / v
+    mean' = m_q + (mean - m) * sqrt(g)    var' + eps = (var + eps) * g    g = (v_q + eps) / (v + eps)
 
 ``m``, ``v`` being moments of the full-precision network and ``m_q``, ``v_q`` of the quantised one
-on the same images. That these are few, and others than those of the training, touches both sides
+on the same images, ``eps`` batch-norm's own. Behind it they have the same mean,
+``(m_q - mean') / sqrt(var' + eps) = (m - mean) / sqrt(var + eps)``, and the same variance as far as
+``eps`` is small beside ``v`` and ``v_q``; ``eps`` in ``g`` keeps dead channels as they are. That these are few, and others than those of the training, touches both sides
 alike and cancels: where quantisation changes nothing, nothing changes. Estimated from scratch on
 256 images, the statistics of even the full-precision network change its accuracy by points.
 """
@@ -85,19 +87,14 @@ class Statistics:
         if norm.running_mean is None or norm.running_var is None:
             raise ValueError("batch-norm without running statistics")
         self.mean, self.variance = norm.running_mean.double(), norm.running_var.double()
+        self._eps = norm.eps
 
     def moved(self, before: Moments, after: Moments) -> tuple[Tensor, Tensor]:
-        """Mean and variance once what is normalised has changed; see the module's text.
-
-        A channel that was constant before (a dead one) keeps its variance.
-        """
-        alive = before.variance > 0
-        smallest = torch.finfo(torch.float64).tiny
-        grown = after.variance / before.variance.clamp_min(smallest)
-        return (
-            self.mean + after.mean - before.mean,
-            self.variance * torch.where(alive, grown, 1.0),
-        )
+        """Mean and variance once what is normalised has changed; see the module's text."""
+        grown = (after.variance + self._eps) / (before.variance + self._eps)
+        mean = after.mean + (self.mean - before.mean) * grown.sqrt()
+        variance = (self.variance + self._eps) * grown - self._eps
+        return mean, variance.clamp_min(0.0)
 
 
 def set_statistics(norm: nn.BatchNorm2d, mean: Tensor, variance: Tensor) -> None:

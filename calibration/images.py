@@ -17,10 +17,11 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from ..runtime.contract import SIDES
 from ..runtime.errors import ImageError
 from ..runtime.folder import Sample, digest, scan
-from ..runtime.images import load_rgb
-from ..runtime.preprocess import MAX_SIDE, MIN_SIDE, MULTIPLE, prepare
+from ..runtime.images import load_rgb, require_pillow
+from ..runtime.preprocess import prepare
 from .errors import CalibrationError
 
 U8 = npt.NDArray[np.uint8]
@@ -33,6 +34,13 @@ BATCH_PIXELS = 16 * 256 * 256
 LONE_SIDE = 64
 #: How many unreadable files a message names.
 _NAMED = 3
+
+
+class Unusable(NamedTuple):
+    """An image that cannot be used; ``reason`` names it."""
+
+    path: Path
+    reason: str
 
 
 class Batch(NamedTuple):
@@ -64,7 +72,7 @@ def choose(samples: Sequence[Sample], count: int | None, seed: int) -> list[Samp
 def pixels(path: Path) -> U8:
     """An image as a bundle's model takes it, uint8 ``[3, H, W]``; :class:`ImageError` if not."""
     try:
-        return prepare(load_rgb(path), min_side=MIN_SIDE, multiple=MULTIPLE, max_side=MAX_SIDE)
+        return prepare(load_rgb(path), **SIDES)
     except ImageError as error:
         text = str(error)
         raise ImageError(text if text.startswith(str(path)) else f"{path}: {text}") from error
@@ -75,7 +83,7 @@ class CalibrationImages:
 
     Attributes:
         samples: in the order of their paths.
-        skipped: what was wrong with the files left out, one line each.
+        skipped: the files left out, and what was wrong with each.
         digest: SHA-256 over the names and sizes of ``samples``.
     """
 
@@ -101,24 +109,27 @@ class CalibrationImages:
             DataError: the folder is empty, of another layout, or has one class only.
             CalibrationError: unreadable images, or none left of a class.
         """
+        require_pillow()
         chosen = choose(scan(root), count, seed)
         self._shapes: list[tuple[int, int]] = []
         self.samples: list[Sample] = []
-        self.skipped: list[str] = []
+        self.skipped: list[Unusable] = []
         self.seed = seed
         for done, sample in enumerate(chosen, 1):
             try:
                 self._shapes.append(pixels(sample.path).shape[1:])
                 self.samples.append(sample)
             except ImageError as error:
-                self.skipped.append(str(error))
+                self.skipped.append(Unusable(sample.path, str(error)))
             if report:
                 report("checking images", done, len(chosen))
         if self.skipped and not skip_bad:
             raise CalibrationError(_refusal(root, self.skipped, len(chosen)))
         for label, name in enumerate(("real", "fake")):
             if not any(sample.label == label for sample in self.samples):
-                raise CalibrationError(f"{root}: no {name} image is readable; both are needed")
+                raise CalibrationError(
+                    f"{root}: no usable {name} image is left; both classes are needed"
+                )
         self.digest = digest(root, self.samples)
         self._batches = self._plan()
 
@@ -176,13 +187,14 @@ class CalibrationImages:
         return image
 
 
-def _refusal(root: str | os.PathLike[str], bad: list[str], total: int) -> str:
-    named = "; ".join(bad[:_NAMED])
-    more = f"; and {len(bad) - _NAMED} more" if len(bad) > _NAMED else ""
+def _refusal(root: str | os.PathLike[str], bad: list[Unusable], total: int) -> str:
+    count = "1 image" if len(bad) == 1 else f"{len(bad):,} images"
+    named = "; ".join(item.reason for item in bad[:_NAMED])
+    more = f"; and {len(bad) - _NAMED:,} more" if len(bad) > _NAMED else ""
     return (
-        f"{root}: {len(bad)} of {total} images cannot be used ({named}{more}); remove them, or add "
-        "--skip-bad to go on without them"
+        f"{root}: {count} of {total:,} cannot be used ({named}{more}); remove what cannot be used, "
+        "or leave it out with --skip-bad"
     )
 
 
-__all__ = ["BATCH_PIXELS", "Batch", "CalibrationImages", "choose", "pixels"]
+__all__ = ["BATCH_PIXELS", "Batch", "CalibrationImages", "Unusable", "choose", "pixels"]

@@ -32,11 +32,15 @@ def full_precision(checkpoint: Checkpoint) -> Detector:
 
 
 def activation_chains(network: nn.Module) -> list[tuple[str, ActivationChain]]:
-    """Every chain, with a quantizer or without, by the name that ``layer_bits`` gives its layer."""
+    """Every chain before a convolution, by the name that ``layer_bits`` gives its layer.
+
+    With a quantizer or without. A chain that closes a block (N2UQ's networks) never has one, and is
+    none of a layer's.
+    """
     return [
         (name.removesuffix(".act"), module)
         for name, module in network.named_modules()
-        if isinstance(module, ActivationChain)
+        if isinstance(module, ActivationChain) and name.endswith(".act")
     ]
 
 

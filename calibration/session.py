@@ -12,15 +12,11 @@ from pathlib import Path
 from ..models import Detector
 from ..models.checkpoint import Checkpoint
 from .calibrate import Plan
-from .errors import CalibrationError
 from .histogram import Histogram
 from .images import CalibrationImages, Report
+from .layer_bits import LAYER_BITS
 from .observe import full_precision, observe
 
-#: Key under which ``qmdd sensitivity --json`` puts a mixture, and a file may hold it.
-LAYER_BITS = "layer_bits"
-#: Larger files of widths are refused unread.
-_MAX_BYTES = 1 << 20
 #: Metadata that a checkpoint writes itself.
 _OWN = ("format", "version", "config")
 
@@ -100,34 +96,6 @@ def open_session(
     )
 
 
-def load_layer_bits(path: str | os.PathLike[str]) -> tuple[tuple[str, int], ...]:
-    """Widths by layer from a JSON file: an object, or the output of ``qmdd sensitivity --json``.
-
-    Raises:
-        CalibrationError: not such a file.
-    """
-    try:
-        if os.stat(path).st_size > _MAX_BYTES:
-            raise CalibrationError(f"{path}: larger than 1 MiB; not a file of widths")
-        held = json.loads(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise CalibrationError(f"{path}: cannot read the widths: {error.strerror}") from error
-    except (ValueError, RecursionError) as error:
-        raise CalibrationError(f"{path}: not JSON ({error})") from error
-    if isinstance(held, dict) and LAYER_BITS in held:
-        held = held[LAYER_BITS]
-        if held is None:
-            raise CalibrationError(
-                f"{path}: qmdd sensitivity suggested no widths here; run it with --budget"
-            )
-    if not isinstance(held, dict) or not all(type(bits) is int for bits in held.values()):
-        raise CalibrationError(
-            f'{path}: must be a JSON object of widths by layer, such as {{"stages.0.0.conv1": 4}}, '
-            f"by itself or under {LAYER_BITS!r}"
-        )
-    return tuple(sorted(held.items()))
-
-
 def peak_memory() -> int | None:
     """The most memory that this process has had so far, in bytes; ``None`` where nobody knows."""
     if sys.platform == "win32":
@@ -138,4 +106,4 @@ def peak_memory() -> int | None:
     return peak if sys.platform == "darwin" else peak * 1024
 
 
-__all__ = ["LAYER_BITS", "Session", "load_layer_bits", "open_session", "peak_memory"]
+__all__ = ["Session", "open_session", "peak_memory"]

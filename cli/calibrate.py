@@ -10,9 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .calibration_options import calibration_options, check_percentile
-from .errors import CommandError, on_interrupt
-from .options import FILE, debug_option, json_option, threads_option, use_threads
+from .calibration_options import calibration_options, check_percentile, told
+from .errors import on_interrupt
+from .options import (
+    FILE,
+    check_output_file,
+    debug_option,
+    json_option,
+    threads_option,
+    use_threads,
+)
 from .output import Report, print_json, print_line, print_table, progress, stdout_for_results
 
 if TYPE_CHECKING:
@@ -37,7 +44,7 @@ DEFAULT_BITS = 4
     "--layer-bits",
     type=FILE,
     metavar="FILE",
-    help="Widths by layer, JSON: what qmdd sensitivity --budget --json prints.",
+    help="Widths by layer, JSON: what qmdd sensitivity --budget -o writes.",
 )
 @click.option(
     "-o",
@@ -95,9 +102,10 @@ def command(
     _check_outputs(checkpoint, output, latent, force)
 
     from ..calibration.calibrate import Plan, calibrate
+    from ..calibration.layer_bits import load_layer_bits
     from ..calibration.mixture import common_width
     from ..calibration.ranges import PERCENTILE, Method
-    from ..calibration.session import load_layer_bits, open_session
+    from ..calibration.session import open_session
     from ..runtime.folder import scan
 
     use_threads(threads)
@@ -130,7 +138,7 @@ def command(
         "slr": slr,
         "seed": seed,
         "images": len(session.images),
-        "skipped": session.images.skipped,
+        "skipped": told(session.images.skipped),
         "data": session.images.digest,
         "seconds": seconds,
         "files": sizes,
@@ -144,21 +152,11 @@ def command(
 
 
 def _check_outputs(checkpoint: Path, output: Path, latent: Path | None, force: bool) -> None:
-    """Refuse before the work what would be refused, or regretted, after it."""
     if latent is not None and latent.resolve() == output.resolve():
         raise click.UsageError("--output and --latent name the same file")
-    for option, path in (("--output", output), ("--latent", latent)):
-        if path is None:
-            continue
-        if not path.parent.is_dir():
-            raise CommandError(f"{path.parent}: no such folder; make it, or choose another")
-        if path.is_dir():
-            raise CommandError(f"{path}: a folder; name a file with {option}")
-        if path.exists():
-            if checkpoint.exists() and path.samefile(checkpoint):
-                raise CommandError(f"{path}: the checkpoint itself; choose another {option}")
-            if not force:
-                raise CommandError(f"{path}: exists; choose another {option} or add --force")
+    check_output_file(output, checkpoint, "the checkpoint", force=force)
+    if latent is not None:
+        check_output_file(latent, checkpoint, "the checkpoint", force=force, option="--latent")
 
 
 def _save(
@@ -201,7 +199,7 @@ def _print_result(result: dict[str, Any], found: Sequence[LayerRange], layers: b
     )
     for name, size in result["files"].items():
         print_line(f"  {name}  {size:,} bytes")
-    _print_remarks(result["skipped"], found)
+    _print_remarks(found)
     if layers:
         print_line("")
         print_table(
@@ -213,11 +211,7 @@ def _print_result(result: dict[str, Any], found: Sequence[LayerRange], layers: b
         _print_metrics(result["metrics"], result["bits"])
 
 
-def _print_remarks(skipped: Sequence[str], found: Sequence[LayerRange]) -> None:
-    if skipped:
-        print_line(f"{len(skipped)} images skipped:")
-        for line in skipped:
-            print_line(f"  {line}")
+def _print_remarks(found: Sequence[LayerRange]) -> None:
     for layer in found:
         if layer.dead_channels:
             print_line(f"{layer.layer}: {layer.dead_channels} output channels have no weight but 0")

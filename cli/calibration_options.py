@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, TypeVar
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from .options import FILE
+
+if TYPE_CHECKING:
+    from ..calibration.images import Unusable
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -71,9 +74,7 @@ def _options(images: int) -> tuple[Callable[[F], F], ...]:
             metavar="N",
             help="Of the choice and the order of the images.",
         ),
-        click.option(
-            "--skip-bad", is_flag=True, help="Leave unreadable images out, and name them."
-        ),
+        click.option("--skip-bad", is_flag=True, help="Leave out images that cannot be used."),
     )
 
 
@@ -81,3 +82,15 @@ def check_percentile(method: str, percentile: float | None) -> None:
     """``--percentile`` goes with its method only; :class:`click.UsageError` otherwise."""
     if percentile is not None and method != "percentile":
         raise click.UsageError(f"--percentile needs --method percentile, not {method}")
+
+
+def told(skipped: Sequence[Unusable]) -> list[dict[str, str]]:
+    """Count and name on stderr the images that were left out; the same for the JSON."""
+    from .errors import printable
+
+    if skipped:
+        count = "1 image" if len(skipped) == 1 else f"{len(skipped):,} images"
+        click.echo(f"qmdd: left out {count} that cannot be used:", err=True)
+        for item in skipped:
+            click.echo(printable(f"  {item.reason}"), err=True)
+    return [{"path": str(path), "reason": reason} for path, reason in skipped]

@@ -9,9 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .calibration_options import calibration_options, check_percentile
+from .calibration_options import calibration_options, check_percentile, told
 from .errors import CommandError
-from .options import FILE, debug_option, json_option, threads_option, use_threads
+from .options import (
+    FILE,
+    check_output_file,
+    debug_option,
+    json_option,
+    threads_option,
+    use_threads,
+)
 from .output import print_json, print_line, print_table, progress, stdout_for_results
 
 if TYPE_CHECKING:
@@ -58,6 +65,14 @@ def _figure(_ctx: click.Context, _param: click.Parameter, path: Path | None) -> 
     help="Suggest a width for each layer so that all packed weights take this much at most.",
 )
 @click.option(
+    "-o",
+    "--output",
+    type=FILE,
+    metavar="FILE",
+    help="Write the suggested widths, for --layer-bits of qmdd calibrate and qmdd train.",
+)
+@click.option("--force", is_flag=True, help="Replace a file that exists.")
+@click.option(
     "--plot", "figure", type=FILE, callback=_figure, metavar="FILE", help="Draw it: .svg or .png."
 )
 @threads_option
@@ -74,6 +89,8 @@ def command(
     skip_bad: bool,
     widths: tuple[int, ...],
     budget: int | None,
+    output: Path | None,
+    force: bool,
     figure: Path | None,
     threads: int | None,
     as_json: bool,
@@ -85,19 +102,25 @@ def command(
     suggested, calibrated for real and measured.
 
     \b
-    qmdd sensitivity latent.safetensors --data images/train --budget 6000000 --json > widths.json
+    qmdd sensitivity latent.safetensors --data images/train --budget 6000000 -o widths.json
     qmdd calibrate latent.safetensors --data images/train --layer-bits widths.json -o w.safetensors
     """
     check_percentile(method, percentile)
+    if output is not None:
+        if budget is None:
+            raise click.UsageError("--output writes the widths suggested for a --budget; give one")
+        check_output_file(output, checkpoint, "the checkpoint", force=force)
     if figure is not None and not figure.parent.is_dir():
         raise CommandError(f"{figure.parent}: no such folder; make it, or choose another --plot")
 
     from ..calibration.calibrate import Plan
+    from ..calibration.layer_bits import layer_bits_bytes
     from ..calibration.plot import plot, require_matplotlib
     from ..calibration.ranges import PERCENTILE, Method
     from ..calibration.sensitivity import measure
     from ..calibration.session import open_session, peak_memory
     from ..calibration.suggest import check, stem_bytes, suggest
+    from ..runtime.files import write_atomically
 
     if figure is not None:
         require_matplotlib()
@@ -117,6 +140,8 @@ def command(
         if budget is not None:
             mixture = suggest(losses, budget, stem_bytes(session.detector))
             suggestion = check(session, mixture, losses, plans[0], report)
+            if output is not None:
+                write_atomically(output, layer_bits_bytes(suggestion.layer_bits))
     result = {
         "source": str(checkpoint),
         "arch": arch,
@@ -125,13 +150,14 @@ def command(
         "slr": slr,
         "seed": seed,
         "images": len(session.images),
-        "skipped": session.images.skipped,
+        "skipped": told(session.images.skipped),
         "data": session.images.digest,
         "full_precision": {"bce": full.bce, "acc": full.acc},
         "losses": [dataclasses.asdict(loss) for loss in losses],
         "budget": budget,
         "layer_bits": suggestion.layer_bits if suggestion else None,
         "suggestion": _suggestion(suggestion) if suggestion else None,
+        "output": str(output) if output else None,
         "plot": str(figure) if figure else None,
         "seconds": time.perf_counter() - started,
         "peak_memory": peak_memory(),
@@ -165,16 +191,15 @@ def _print_result(result: dict[str, Any], losses: list[Loss]) -> None:
         f"{result['arch']}, {result['method']}, {result['images']} images: Acc {full['acc']:.4f}, "
         f"cross-entropy {full['bce']:.4f} in full precision"
     )
-    for line in result["skipped"]:
-        print_line(f"skipped: {line}")
     print_line("")
     _print_losses(losses)
     if result["suggestion"]:
         print_line("")
         _print_suggestion(result)
     print_line("")
-    if result["plot"]:
-        print_line(f"figure: {result['plot']}")
+    for what, path in (("widths", result["output"]), ("figure", result["plot"])):
+        if path:
+            print_line(f"{what}: {path}")
     memory = result["peak_memory"]
     peak = f", peak memory {memory / 1e6:,.0f} MB" if memory else ""
     print_line(f"measured in {result['seconds']:.0f} s{peak}")
