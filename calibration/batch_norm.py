@@ -4,14 +4,16 @@ After training (:func:`reestimate`) they are averaged over images, each batch no
 Those of a calibrated detector (:func:`align`) are the full-precision ones, moved as quantisation
 moved the mean and the variance of what each layer normalises::
 
-    mean' = m_q + (mean - m) * sqrt(g)    var' + eps = (var + eps) * g    g = (v_q + eps) / (v + eps)
+    var'  + eps = (var + eps) * g        g = (v_q + eps) / (v + eps)
+    mean' = m_q + (mean - m) * sqrt(g)
 
 ``m``, ``v`` being moments of the full-precision network and ``m_q``, ``v_q`` of the quantised one
-on the same images, ``eps`` batch-norm's own. Behind it they have the same mean,
+on the same images, ``eps`` batch-norm's own. Behind it both then have the same mean,
 ``(m_q - mean') / sqrt(var' + eps) = (m - mean) / sqrt(var + eps)``, and the same variance as far as
-``eps`` is small beside ``v`` and ``v_q``; ``eps`` in ``g`` keeps dead channels as they are. That these are few, and others than those of the training, touches both sides
-alike and cancels: where quantisation changes nothing, nothing changes. Estimated from scratch on
-256 images, the statistics of even the full-precision network change its accuracy by points.
+``eps`` is small beside ``v`` and ``v_q``; in ``g`` it keeps dead channels as they are. That the
+images are few, and others than those of the training, touches both networks alike and cancels.
+Estimated from scratch on 256 images, the statistics of even the full-precision network change its
+accuracy by points.
 """
 
 from __future__ import annotations
@@ -92,9 +94,9 @@ class Statistics:
     def moved(self, before: Moments, after: Moments) -> tuple[Tensor, Tensor]:
         """Mean and variance once what is normalised has changed; see the module's text."""
         grown = (after.variance + self._eps) / (before.variance + self._eps)
-        mean = after.mean + (self.mean - before.mean) * grown.sqrt()
-        variance = (self.variance + self._eps) * grown - self._eps
-        return mean, variance.clamp_min(0.0)
+        variance = ((self.variance + self._eps) * grown - self._eps).clamp_min(0.0)
+        slope = ((variance + self._eps) / (self.variance + self._eps)).sqrt()
+        return after.mean + (self.mean - before.mean) * slope, variance
 
 
 def set_statistics(norm: nn.BatchNorm2d, mean: Tensor, variance: Tensor) -> None:

@@ -1,4 +1,4 @@
-"""Files of widths by layer: ``qmdd sensitivity`` suggests them, ``calibrate`` and ``train`` take."""
+"""Files of widths by layer: ``qmdd sensitivity`` writes, ``calibrate`` and ``train`` read them."""
 
 from __future__ import annotations
 

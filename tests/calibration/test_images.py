@@ -1,4 +1,4 @@
-"""The images that calibration looks at: chosen, checked, batched, and what is wrong with folders."""
+"""The images that calibration looks at: chosen, checked, batched, and what a folder lacks."""
 
 from __future__ import annotations
 
