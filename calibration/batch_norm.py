@@ -4,14 +4,16 @@ After training (:func:`reestimate`) they are averaged over images, each batch no
 Those of a calibrated detector (:func:`align`) are the full-precision ones, moved as quantisation
 moved the mean and the variance of what each layer normalises::
 
-    var'  + eps = (var + eps) * g        g = (v_q + eps) / (v + eps)
-    mean' = m_q + (mean - m) * sqrt(g)
+    slope' = slope / sqrt(g)            g = (v_q + G eps) / (v + eps)       G = sum v_q / sum v
+    mean'  = m_q + (mean - m) * sqrt(g)
 
-``m``, ``v`` being moments of the full-precision network and ``m_q``, ``v_q`` of the quantised one
-on the same images, ``eps`` batch-norm's own. Behind it both then have the same mean,
-``(m_q - mean') / sqrt(var' + eps) = (m - mean) / sqrt(var + eps)``, and the same variance as far as
-``eps`` is small beside ``v`` and ``v_q``; in ``g`` it keeps dead channels as they are. That the
-images are few, and others than those of the training, touches both networks alike and cancels.
+``slope`` is ``1 / sqrt(var + eps)``, ``m``, ``v`` are moments of the full-precision network and
+``m_q``, ``v_q`` of the quantised one on the same images, ``eps`` is batch-norm's own, ``G`` the
+layer's change of scale (SLR's values are logarithms, often a hundredth of their argument). Behind
+batch-norm both then have the same mean, ``(m_q - mean') slope' = (m - mean) slope``, and the same
+variance as far as ``eps`` is small beside ``v``; in ``g`` it keeps dead channels as they are. A
+slope above ``1 / sqrt(eps)`` has no variance; there gamma takes the rest. That the images are few,
+and others than those of the training, touches both networks alike and cancels.
 Estimated from scratch on 256 images, the statistics of even the full-precision network change its
 accuracy by points.
 """
@@ -19,7 +21,7 @@ accuracy by points.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -82,34 +84,44 @@ class Moments:
         return (self._squares / self._count - self.mean.square()).clamp_min(0.0)
 
 
-class Statistics:
-    """The mean and variance of a batch-norm, to start from: copies, float64 ``[C]``."""
+class Normalisation(NamedTuple):
+    """What a batch-norm does besides adding beta: each float64 ``[C]``."""
 
-    def __init__(self, norm: nn.BatchNorm2d) -> None:
+    mean: Tensor
+    variance: Tensor
+    gamma: Tensor
+
+    @classmethod
+    def of(cls, norm: nn.BatchNorm2d) -> Normalisation:
+        """A copy of ``norm``'s."""
         if norm.running_mean is None or norm.running_var is None:
             raise ValueError("batch-norm without running statistics")
-        self.mean, self.variance = norm.running_mean.double(), norm.running_var.double()
-        self._eps = norm.eps
+        mean, variance = norm.running_mean.double(), norm.running_var.double()
+        return cls(mean, variance, norm.weight.detach().double())
 
-    def moved(self, before: Moments, after: Moments) -> tuple[Tensor, Tensor]:
-        """Mean and variance once what is normalised has changed; see the module's text."""
-        grown = (after.variance + self._eps) / (before.variance + self._eps)
-        variance = ((self.variance + self._eps) * grown - self._eps).clamp_min(0.0)
-        slope = ((variance + self._eps) / (self.variance + self._eps)).sqrt()
-        return after.mean + (self.mean - before.mean) * slope, variance
+    def moved(self, before: Moments, after: Moments, eps: float) -> Normalisation:
+        """The same once what is normalised has changed; see the module's text."""
+        scale = after.variance.sum() / before.variance.sum()
+        if not bool(torch.isfinite(scale)) or float(scale) == 0:  # nothing varies
+            scale = torch.ones_like(scale)
+        grown = (after.variance + scale * eps) / (before.variance + eps)
+        mean = after.mean + (self.mean - before.mean) * grown.sqrt()
+        wanted = (self.variance + eps) * grown
+        variance = (wanted - eps).clamp_min(0.0)
+        return Normalisation(mean, variance, self.gamma * ((variance + eps) / wanted).sqrt())
 
-
-def set_statistics(norm: nn.BatchNorm2d, mean: Tensor, variance: Tensor) -> None:
-    """Put ``mean`` and ``variance`` ``[C]`` in place of the running ones."""
-    if norm.running_mean is None or norm.running_var is None:
-        raise ValueError("batch-norm without running statistics")
-    norm.running_mean.copy_(mean)
-    norm.running_var.copy_(variance)
+    def set_on(self, norm: nn.BatchNorm2d) -> None:
+        """Put these in place of ``norm``'s."""
+        if norm.running_mean is None or norm.running_var is None:
+            raise ValueError("batch-norm without running statistics")
+        norm.running_mean.copy_(self.mean)
+        norm.running_var.copy_(self.variance)
+        norm.weight.data.copy_(self.gamma)
 
 
 @torch.no_grad()
 def align(detector: Detector, source: Detector, batches: Iterable[Tensor]) -> None:
-    """Set the batch-norm statistics of ``detector``, which is ``source`` quantised.
+    """Set what batch-norm does in ``detector``, which is ``source`` quantised.
 
     Both networks run on each batch. While it runs, every layer of ``detector`` is normalised by
     statistics moved by this batch's own difference, so that the next layer reads what it will read
@@ -122,7 +134,7 @@ def align(detector: Detector, source: Detector, batches: Iterable[Tensor]) -> No
         batches: images ``[n, 3, H, W]``, uint8.
     """
     norms, originals = _norms(detector), _norms(source)
-    start = {name: Statistics(norm) for name, norm in originals.items()}
+    start = {name: Normalisation.of(norm) for name, norm in originals.items()}
     before = {name: Moments() for name in norms}
     after = {name: Moments() for name in norms}
     batch_before: dict[str, Moments] = {}
@@ -136,7 +148,7 @@ def align(detector: Detector, source: Detector, batches: Iterable[Tensor]) -> No
         of_batch = Moments()
         for moments in (after[name], of_batch):
             moments.add(x)
-        set_statistics(norms[name], *start[name].moved(batch_before[name], of_batch))
+        start[name].moved(batch_before[name], of_batch, norms[name].eps).set_on(norms[name])
 
     handles = [
         norm.register_forward_pre_hook(_on(name, see_source)) for name, norm in originals.items()
@@ -154,7 +166,7 @@ def align(detector: Detector, source: Detector, batches: Iterable[Tensor]) -> No
         for handle in handles:
             handle.remove()
     for name, norm in norms.items():
-        set_statistics(norm, *start[name].moved(before[name], after[name]))
+        start[name].moved(before[name], after[name], norm.eps).set_on(norm)
     detector.eval()
 
 
@@ -184,4 +196,4 @@ def _values_with_fixed_quantizers(detector: Detector) -> None:
             conv.quantizer.eval()
 
 
-__all__ = ["Moments", "Statistics", "align", "reestimate", "set_statistics"]
+__all__ = ["Moments", "Normalisation", "align", "reestimate"]

@@ -35,7 +35,7 @@ from ..models.quantizers import (
     build_weight,
     per_channel,
 )
-from .batch_norm import Moments, Statistics, set_statistics
+from .batch_norm import Moments, Normalisation
 from .calibrate import Plan, check_enough, set_range
 from .histogram import Histogram
 from .images import CalibrationImages, Report
@@ -309,10 +309,9 @@ def _quantised(
     kept = weight.clone()
     weight.copy_(variant.weight)
     norms = {name: network.convs[name].bn for name in variant.readers}
-    statistics = {name: Statistics(norm) for name, norm in norms.items()}
+    held = {name: Normalisation.of(norm) for name, norm in norms.items()}
     for name, norm in norms.items():
-        moved = statistics[name].moved(reference[name], variant.moments[name])
-        set_statistics(norm, *moved)
+        held[name].moved(reference[name], variant.moments[name], norm.eps).set_on(norm)
     chain = network.chains.get(variant.layer)
     handle = chain and chain.register_forward_hook(lambda _m, _a, out: variant.values(out))
     try:
@@ -322,7 +321,7 @@ def _quantised(
             handle.remove()
         weight.copy_(kept)
         for name, norm in norms.items():
-            set_statistics(norm, statistics[name].mean, statistics[name].variance)
+            held[name].set_on(norm)
 
 
 __all__ = ["Loss", "Score", "measure"]

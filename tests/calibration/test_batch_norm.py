@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from qmdd.calibration.batch_norm import Moments, Statistics, align, reestimate
+from qmdd.calibration.batch_norm import Moments, Normalisation, align, reestimate
 from qmdd.calibration.calibrate import Plan, quantise
 from qmdd.calibration.histogram import Histogram
 from qmdd.calibration.images import CalibrationImages
@@ -46,9 +46,13 @@ def test_statistics_move_as_the_moments_do() -> None:
     before, after = Moments(), Moments()
     before.add(torch.tensor([[[[1.0, 3.0]], [[7.0, 7.0]], [[0.0, 0.0]]]]))
     after.add(torch.tensor([[[[2.0, 8.0]], [[8.0, 8.0]], [[0.0, 2.0]]]]))
-    mean, variance = Statistics(norm).moved(before, after)
-    assert mean.tolist() == pytest.approx([5 + (1 - 2) * 3, 8 + (2 - 7), 1.0], rel=1e-4)
-    assert variance.tolist() == pytest.approx([4 * 9, 5.0, 1.0], rel=1e-4)
+    found = Normalisation.of(norm).moved(before, after, norm.eps)
+    # The dead one says nothing of its own scale: it is taken to be the layer's, G = 10.
+    wanted = [5 + (1 - 2) * 3, 8 + (2 - 7) * 10**0.5, 1.0]
+    assert found.mean.tolist() == pytest.approx(wanted, rel=1e-4)
+    assert found.variance.tolist()[0] == pytest.approx(4 * 9, rel=1e-4)
+    assert found.gamma.tolist()[0] == 1
+    assert all(torch.isfinite(part).all() for part in found)
 
 
 @given(
@@ -58,26 +62,23 @@ def test_statistics_move_as_the_moments_do() -> None:
     spread=st.floats(0.1, 10),
 )
 def test_the_mean_behind_is_kept(seed: int, scale: float, shift: float, spread: float) -> None:
-    """Whatever an affine change does to the input, in float64; the variance too where eps is small.
+    """Whatever an affine change does to the input, mean and spread behind are kept, in float64.
 
     So a step that scales a layer's output is made good, on images that have other statistics than
-    those of the training.
+    those of the training; also where the slope has to pass ``1 / sqrt(eps)``.
     """
     generator = torch.Generator().manual_seed(seed)
     x = torch.randn(4, 2, 3, 3, generator=generator).double() * spread + 1
     norm = nn.BatchNorm2d(2).double()
     norm.running_mean.copy_(torch.randn(2, generator=generator))
     norm.running_var.copy_(torch.rand(2, generator=generator) + 0.1)
+    norm.weight.data.copy_(torch.tensor([0.5, -2.0]))
     before, after = Moments(), Moments()
     before.add(x)
     after.add(x * scale + shift)
-    mean, variance = Statistics(norm).moved(before, after)
-    slope = (variance + norm.eps).sqrt()
-    had = (before.mean - norm.running_mean) / (norm.running_var + norm.eps).sqrt()
-    torch.testing.assert_close((after.mean - mean) / slope, had, rtol=1e-6, atol=1e-6)
-    if scale > 0.1:
-        want = before.variance / (norm.running_var + norm.eps)
-        torch.testing.assert_close(after.variance / slope.square(), want, rtol=0.15, atol=1e-6)
+    wanted = norm.eval()(x)
+    Normalisation.of(norm).moved(before, after, norm.eps).set_on(norm)
+    torch.testing.assert_close(norm(x * scale + shift), wanted, rtol=1e-5, atol=1e-5)
 
 
 def test_where_nothing_is_quantised_nothing_changes(
@@ -151,4 +152,4 @@ def test_reestimated_statistics_are_the_average_of_the_batches(source: Detector)
 
 def test_a_batch_norm_without_statistics() -> None:
     with pytest.raises(ValueError, match="without running statistics"):
-        Statistics(nn.BatchNorm2d(2, track_running_stats=False))
+        Normalisation.of(nn.BatchNorm2d(2, track_running_stats=False))

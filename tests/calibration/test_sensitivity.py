@@ -71,7 +71,7 @@ def _by_hand(source: Detector, observed: Seen, x: Tensor, layer: str, bits: int)
         changed(x)
         m, m_q = (sums[name].mean(dim=(0, 2, 3)) for name in ("before", "after"))
         v, v_q = (sums[n].var(dim=(0, 2, 3), unbiased=False) for n in ("before", "after"))
-        grown = (v_q + 1e-5) / (v + 1e-5)
+        grown = (v_q + v_q.sum() / v.sum() * 1e-5) / (v + 1e-5)
         norm, old = conv.bn, source.get_submodule(layer).conv.bn
         norm.running_var.copy_((old.running_var + 1e-5) * grown - 1e-5)
         norm.running_mean.copy_(m_q + (old.running_mean - m) * grown.sqrt())

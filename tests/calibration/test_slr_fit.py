@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from qmdd.calibration.histogram import Histogram
 from qmdd.calibration.ranges import Range
-from qmdd.calibration.slr_fit import FARTHEST, affine_error, fit_slr
+from qmdd.calibration.slr_fit import affine_error, farthest, fit_slr
 
 F32 = npt.NDArray[np.float32]
 
@@ -74,7 +74,7 @@ def test_it_is_nearly_the_best_of_a_plain_search(bits: int) -> None:
         )
         for a in shares
         for b in shares
-        for r in np.geomspace(1 / 64, FARTHEST, 20)
+        for r in np.geomspace(1 / 64, farthest(bits), 20)
     )
     assert found.error <= least * 1.03
 

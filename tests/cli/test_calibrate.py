@@ -1,4 +1,4 @@
-"""``qmdd calibrate`` and ``qmdd sensitivity``: the whole way to a verified bundle, and bad input."""
+"""``qmdd calibrate``, ``qmdd sensitivity``: the whole way to a verified bundle, and bad input."""
 
 from __future__ import annotations
 
