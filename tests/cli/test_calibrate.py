@@ -104,7 +104,11 @@ def test_a_calibrated_checkpoint_exports_without_a_wrong_code(
     made = _json(
         invoke("export", "--checkpoint", frozen, "--images", images, "-o", bundle, "--json")
     )
-    proof = _json(invoke("verify", bundle, "--images", image_folder / "beta", "--json"))
+    proof = _json(
+        invoke(
+            "verify", bundle, "--checkpoint", frozen, "--images", image_folder / "beta", "--json"
+        )
+    )
     for tier in (*made["parity"], *proof["parity"]):
         assert tier["codes_compared"] > 0
         assert tier["wrong_codes"] == 0
