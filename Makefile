@@ -28,8 +28,8 @@ env: $(STAMP) ## make the environment in .venv
 export: $(STAMP) ## export the built-in checkpoint and prove the result exact
 	$(BIN)/qmdd export --bits 2 --force --output $(OUT)
 
-test: $(STAMP) ## run the tests (PYTEST_ARGS="-k word" for some of them)
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+test: $(STAMP) ## run the tests, one process a core (PYTEST_ARGS="-k word" for some of them)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile $(PYTEST_ARGS)
 
 lint: $(STAMP) ## check style, types and the Dockerfile
 	$(BIN)/ruff check .

@@ -1,9 +1,9 @@
 """Every kind of detector, exported and verified: 0 wrong codes in both tiers, or it says which.
 
-Architecture x width x activation quantizer x SLR x CQB x representation. Detectors are narrow and
-untrained (their slopes, shifts and ranges random, batch-norms settled on noise): exactness does not
-depend on what was learned, and most codes occur. Weight quantizers take turns. Images are odd in
-every way: 70x94, 32x32 and 64x64 pixels of noise on coarse blocks.
+Architecture x width x activation quantizer x SLR x CQB; representations and weight quantizers take
+turns. Detectors are narrow and untrained (their slopes, shifts and ranges random, batch-norms
+settled on noise): exactness does not depend on what was learned, and most codes occur. Images are
+odd in every way: 70x94, 32x32 and 64x64 pixels of noise on coarse blocks.
 
 An interrupted run goes on where it was: finished rows are kept in ``--rows``.
 """
@@ -36,16 +36,9 @@ WEIGHTS = {1: ("binary", "n2uq"), 2: ("n2uq", "lsq", "minmax")}
 
 
 def rows() -> Iterator[dict[str, Any]]:
-    """Every combination that exists; the weight quantizers take turns."""
-    for number, (arch, bits, activation, slr, cqb, representation) in enumerate(
-        itertools.product(
-            ARCHITECTURES,
-            QUANTIZED_BITS,
-            ACTIVATIONS,
-            (True, False),
-            (True, False),
-            REPRESENTATIONS,
-        )
+    """Every combination that exists; representations and weight quantizers take turns."""
+    for number, (arch, bits, activation, slr, cqb) in enumerate(
+        itertools.product(ARCHITECTURES, QUANTIZED_BITS, ACTIVATIONS, (True, False), (True, False))
     ):
         if activation == "binary" and bits != 1:
             continue
@@ -54,10 +47,11 @@ def rows() -> Iterator[dict[str, Any]]:
             "arch": arch,
             "bits": bits,
             "activation": activation,
-            "weight": kinds[number % len(kinds)],
+            "weight": kinds[number // 4 % len(kinds)],
             "slr": slr,
             "cqb": cqb,
-            "representation": representation,
+            # Both with each of the four settings of SLR and CQB, and with each of the others.
+            "representation": REPRESENTATIONS[number.bit_count() % 2],
         }
     for arch, cqb, representation in itertools.product(
         ARCHITECTURES, (True, False), REPRESENTATIONS

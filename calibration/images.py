@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -20,8 +19,8 @@ from torch import Tensor
 from ..runtime.contract import SIDES
 from ..runtime.errors import ImageError
 from ..runtime.folder import Sample, digest, scan
-from ..runtime.images import load_rgb, require_pillow
-from ..runtime.preprocess import prepare
+from ..runtime.images import require_pillow
+from ..runtime.scoring import Unusable, load_prepared
 from .errors import CalibrationError
 
 U8 = npt.NDArray[np.uint8]
@@ -34,13 +33,6 @@ BATCH_PIXELS = 16 * 256 * 256
 LONE_SIDE = 64
 #: How many unreadable files a message names.
 _NAMED = 3
-
-
-class Unusable(NamedTuple):
-    """An image that cannot be used; ``reason`` names it."""
-
-    path: Path
-    reason: str
 
 
 class Batch(NamedTuple):
@@ -67,15 +59,6 @@ def choose(samples: Sequence[Sample], count: int | None, seed: int) -> list[Samp
     for rows, number in zip(by_label, (reals, fakes), strict=True):
         kept.extend(int(i) for i in rng.permutation(rows)[:number])
     return [samples[i] for i in sorted(kept)]
-
-
-def pixels(path: Path) -> U8:
-    """An image as a bundle's model takes it, uint8 ``[3, H, W]``; :class:`ImageError` if not."""
-    try:
-        return prepare(load_rgb(path), **SIDES)
-    except ImageError as error:
-        text = str(error)
-        raise ImageError(text if text.startswith(str(path)) else f"{path}: {text}") from error
 
 
 class CalibrationImages:
@@ -117,7 +100,7 @@ class CalibrationImages:
         self.seed = seed
         for done, sample in enumerate(chosen, 1):
             try:
-                self._shapes.append(pixels(sample.path).shape[1:])
+                self._shapes.append(load_prepared(sample.path, SIDES).shape[1:])
                 self.samples.append(sample)
             except ImageError as error:
                 self.skipped.append(Unusable(sample.path, str(error)))
@@ -179,7 +162,7 @@ class CalibrationImages:
     def _again(self, row: int) -> U8:
         path = self.samples[row].path
         try:
-            image = pixels(path)
+            image = load_prepared(path, SIDES)
         except ImageError as error:
             raise CalibrationError(f"{error} (it was readable before)") from error
         if image.shape[1:] != self._shapes[row]:
@@ -197,4 +180,4 @@ def _refusal(root: str | os.PathLike[str], bad: list[Unusable], total: int) -> s
     )
 
 
-__all__ = ["BATCH_PIXELS", "Batch", "CalibrationImages", "Unusable", "choose", "pixels"]
+__all__ = ["BATCH_PIXELS", "Batch", "CalibrationImages", "choose"]

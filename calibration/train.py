@@ -21,8 +21,10 @@ from torch.nn import functional as F
 
 from ..models import Detector, detector_from_config
 from ..models.checkpoint import LATENT, Checkpoint, checkpoint_bytes, load_weights
+from ..runtime.errors import DataError
 from ..runtime.files import write_atomically
 from ..runtime.folder import digest, scan
+from ..runtime.known_sets import generators_from_record
 from .batch_norm import reestimate
 from .batches import Augmentation, Batches, ImageStore
 from .errors import CalibrationError
@@ -80,7 +82,8 @@ class Trainer:
     ) -> None:
         self.recipe, self.out = recipe, Path(out)
         self.samples = scan(data)
-        identity = {"recipe": recipe.to_dict(), "data": digest(data, self.samples)}
+        self.data_digest = digest(data, self.samples)
+        identity = {"recipe": recipe.to_dict(), "data": self.data_digest}
         if init is not None:
             identity["init"] = hashlib.sha256(checkpoint_bytes(init)).hexdigest()
         self.identity = json.dumps(identity, sort_keys=True)
@@ -249,3 +252,18 @@ def latent_from(path: str | os.PathLike[str]) -> Detector:
     if checkpoint.form != LATENT:
         raise CalibrationError(f"{path}: frozen; training starts from a latent checkpoint")
     return checkpoint.detector()
+
+
+def training_record(trainer: Trainer, init: str | os.PathLike[str] | None = None) -> dict[str, str]:
+    """Notes for the checkpoint of a run: ``generators`` (a JSON list) and ``data`` (its digest).
+
+    What the checkpoint ``init``, where the run started from, says that it had seen is seen too.
+    """
+    generators = {sample.generator for sample in trainer.samples}
+    if init is not None:
+        try:
+            known = generators_from_record(Checkpoint(init).metadata.get("generators"))
+        except DataError as error:
+            raise CalibrationError(f"{init}: {error}; train it again") from error
+        generators.update(known or ())
+    return {"generators": json.dumps(sorted(generators)), "data": trainer.data_digest}

@@ -10,7 +10,7 @@ import click
 from .options import FILE
 
 if TYPE_CHECKING:
-    from ..calibration.images import Unusable
+    from ..runtime.scoring import Unusable
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -86,11 +86,8 @@ def check_percentile(method: str, percentile: float | None) -> None:
 
 def told(skipped: Sequence[Unusable]) -> list[dict[str, str]]:
     """Count and name on stderr the images that were left out; the same for the JSON."""
-    from .errors import printable
+    from .evaluation import tell_left_out
 
-    if skipped:
-        count = "1 image" if len(skipped) == 1 else f"{len(skipped):,} images"
-        click.echo(f"qmdd: left out {count} that cannot be used:", err=True)
-        for item in skipped:
-            click.echo(printable(f"  {item.reason}"), err=True)
-    return [{"path": str(path), "reason": reason} for path, reason in skipped]
+    found = [{"path": str(path), "reason": reason} for path, reason in skipped]
+    tell_left_out(found, [])
+    return found

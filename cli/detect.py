@@ -4,36 +4,23 @@ from __future__ import annotations
 
 import csv
 import io
-import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from .errors import FAILURE, printable
-from .options import FILE, debug_option, image_files, json_option, threads_option
+from .options import FILE, debug_option, image_files, json_option, threads_option, threshold_option
 from .output import print_json, print_line, progress, stdout_is_terminal
 
 if TYPE_CHECKING:
     from ..runtime.detector import Verdict
 
 
-def _threshold(_ctx: click.Context, _param: click.Parameter, value: float | None) -> float | None:
-    if value is not None and math.isnan(value):  # compares false with both ends of the range
-        raise click.BadParameter("not a number")
-    return value
-
-
 @click.command("detect")
 @click.argument("bundle", type=FILE)
 @click.argument("paths", nargs=-1, required=True, type=FILE, metavar="PATH...")
-@click.option(
-    "--threshold",
-    type=click.FloatRange(0, 1),
-    callback=_threshold,
-    metavar="F",
-    help="Score above which an image is called fake; default: the bundle's.",
-)
+@threshold_option("the bundle's")
 @threads_option
 @json_option
 @click.option("--csv", "as_csv", is_flag=True, help="Print the result as CSV.")

@@ -22,10 +22,12 @@ EXTRAS = {
     "export": "export",
     "verify": "export",
     "detect": "runtime",
+    "eval": "runtime",
     "train": "train",
     "calibrate": "train",
     "sensitivity": "train",
     "freeze": "train",
+    "import": "train",
     "stats": "export",
     "zoo": "runtime",
 }
@@ -68,6 +70,13 @@ def on_interrupt(kept: Callable[[], str]) -> None:
     state = click.get_current_context().find_root().obj
     if isinstance(state, State):
         state.kept = kept
+
+
+def needs_extra(extra: str) -> None:
+    """Let the running command name another extra than its own where a library is missing."""
+    state = click.get_current_context().find_root().obj
+    if isinstance(state, State):
+        state.extra = extra
 
 
 def explain(error: BaseException, state: State) -> int:

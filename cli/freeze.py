@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from .errors import CommandError, on_interrupt
-from .options import FILE, debug_option, json_option
+from .options import FILE, check_output_file, debug_option, json_option
 from .output import print_json, print_line, stdout_for_results
 
 
@@ -25,7 +25,7 @@ def command(latent: Path, output: Path, force: bool, as_json: bool) -> None:
     The frozen checkpoint computes the same function, bit for bit, in a fraction of the bytes. It
     cannot be trained on; keep the latent one for that.
     """
-    _check_output(latent, output, force)
+    check_output_file(output, latent, "the latent checkpoint", force=force)
 
     from ..models.checkpoint import FROZEN, Checkpoint, checkpoint_bytes, freeze
     from ..runtime.files import write_atomically
@@ -52,16 +52,3 @@ def command(latent: Path, output: Path, force: bool, as_json: bool) -> None:
         print_line(f"{source.config.arch}, {source.config.bits} bits")
         print_line(f"{latent}: {result['latent_bytes']:,} bytes")
         print_line(f"{output}: {len(frozen):,} bytes")
-
-
-def _check_output(latent: Path, output: Path, force: bool) -> None:
-    """Refuse before the work what would be refused, or regretted, after it."""
-    if not output.parent.is_dir():
-        raise CommandError(f"{output.parent}: no such folder; make it, or choose another --output")
-    if output.is_dir():
-        raise CommandError(f"{output}: a folder; name a file with --output")
-    if output.exists():
-        if latent.exists() and output.samefile(latent):
-            raise CommandError(f"{output}: the latent checkpoint itself; choose another --output")
-        if not force:
-            raise CommandError(f"{output}: exists; choose another --output or add --force")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import keyword
 import signal
 import sys
 from types import FrameType
@@ -23,10 +24,12 @@ SUMMARIES = {
     "export": "Turn a checkpoint into a bundle, proven exact.",
     "verify": "Compare a bundle with its source, code by code.",
     "detect": "Score images with a bundle: real or fake.",
+    "eval": "Measure accuracy and average precision on an image folder.",
     "train": "Train a low-bit detector on an image folder.",
     "calibrate": "Quantise a full-precision checkpoint without training.",
     "sensitivity": "Measure which layer loses how much at which width.",
     "freeze": "Turn a trained checkpoint into integer codes.",
+    "import": "Read a published NPR or N2UQ checkpoint.",
     "stats": "Count parameters, operations and bytes of a network.",
     "zoo": "List the built-in checkpoints, or print a model card.",
 }
@@ -44,7 +47,8 @@ class CommandLine(click.Group):
         state = ctx.find_root().obj
         if isinstance(state, State):
             state.extra = EXTRAS[cmd_name]
-        found = importlib.import_module(f".{cmd_name}", __package__).command
+        module = f"{cmd_name}_" if keyword.iskeyword(cmd_name) else cmd_name
+        found = importlib.import_module(f".{module}", __package__).command
         return found if isinstance(found, click.Command) else None
 
     def resolve_command(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -44,6 +45,12 @@ def _number(_ctx: click.Context, _param: click.Parameter, text: str | None) -> i
     return None if text is None else int(text)
 
 
+def _no_nan(_ctx: click.Context, _param: click.Parameter, value: float | None) -> float | None:
+    if value is not None and math.isnan(value):  # compares false with both ends of the range
+        raise click.BadParameter("not a number")
+    return value
+
+
 def debug_option(command: F) -> F:
     """``--debug``, before or after the command's name."""
     return click.option(
@@ -71,6 +78,17 @@ def threads_option(command: F) -> F:
         metavar="N",
         help="Threads to compute with; default: one a core.",
     )(command)
+
+
+def threshold_option(default: str) -> Callable[[F], F]:
+    """``--threshold F``; ``default`` says in words what it is if it is left out."""
+    return click.option(
+        "--threshold",
+        type=click.FloatRange(0, 1),
+        callback=_no_nan,
+        metavar="F",
+        help=f"Score above which an image is called fake; default: {default}.",
+    )
 
 
 def checkpoint_or_name(

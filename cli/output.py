@@ -34,8 +34,16 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """A table: the first column to the left, the others, numbers, to the right."""
+def print_table(
+    columns: Sequence[str], rows: Sequence[Sequence[object]], *, text: bool = False
+) -> None:
+    """A table: the first column to the left, the others, numbers, to the right; texts to the left.
+
+    Args:
+        columns: their titles.
+        rows: their cells.
+        text: whether all columns hold texts.
+    """
     from rich import box
     from rich.console import Console
     from rich.table import Table
@@ -45,7 +53,7 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> Non
         out = Console(markup=False, highlight=False, emoji=False, width=_WIDE)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
     for index, column in enumerate(columns):
-        table.add_column(column, justify="right" if index else "left", overflow="fold")
+        table.add_column(column, justify="right" if index and not text else "left", overflow="fold")
     for row in rows:
         table.add_row(*(printable(str(cell)) for cell in row))
     out.print(table)

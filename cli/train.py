@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .errors import CommandError, on_interrupt
+from .evaluation import print_evaluation
 from .options import (
     DEFAULT_ARCH,
     DEFAULT_BITS,
@@ -23,7 +24,7 @@ from .options import (
     topology_options,
     use_threads,
 )
-from .output import Report, print_json, print_line, print_table, progress, stdout_for_results
+from .output import Report, print_json, print_line, progress, stdout_for_results
 
 if TYPE_CHECKING:
     from ..calibration.recipe import Recipe
@@ -147,8 +148,10 @@ def command(
     if recipe is not None and (arch is not None or bits is not None):
         raise click.UsageError("--recipe says what to train; leave --arch and --bits out")
 
-    from ..calibration.train import Trainer, latent_from
+    from ..calibration.train import Trainer, latent_from, training_record
+    from ..runtime.contract import SIDES
     from ..runtime.folder import scan
+    from ..runtime.scoring import refuse_unusable
 
     topology = {
         "representation": representation,
@@ -165,7 +168,8 @@ def command(
     _check_device(device)
     use_threads(threads)
     # Looked at before the hours of training, not after them.
-    held_out = scan(eval_data) if eval_data is not None else []
+    held_out = scan(eval_data, shared_reals=True) if eval_data is not None else []
+    refuse_unusable(held_out, SIDES)
     final = plan.stages[-1].bits
     folder = out or RUNS / (recipe if recipe in _recipes() else f"{plan.arch}-w{final}a{final}")
     started = time.perf_counter()
@@ -183,21 +187,25 @@ def command(
         )
         on_interrupt(lambda: _kept(folder))
         detector = trainer.run()
-        files = _save(detector, plan, folder)
+        record = training_record(trainer, init)
+        files = _save(detector, plan, folder, record)
         on_interrupt(lambda: f"the trained checkpoints are in {folder}")
-        metrics = _measure(detector, held_out, report) if held_out else {}
+        measured = {}
+        if eval_data is not None:
+            measured = _measure(detector, held_out, eval_data, record["generators"], report)
     result = {
         "out": str(folder),
         "arch": plan.arch,
         "bits": final,
         "seconds": time.perf_counter() - started,
         "files": {name: (folder / name).stat().st_size for name in files},
-        "metrics": metrics,
+        "metrics": measured.get("generators", {}),
+        "means": measured.get("means", {}),
     }
     if as_json:
         print_json(result)
     else:
-        _print_result(result)
+        _print_result(result, measured)
 
 
 def _plan(
@@ -263,14 +271,14 @@ def _kept(folder: Path) -> str:
     return "no state had been saved yet: the same command starts anew (see --save-every)"
 
 
-def _save(detector: Detector, plan: Recipe, folder: Path) -> list[str]:
+def _save(detector: Detector, plan: Recipe, folder: Path, record: dict[str, str]) -> list[str]:
     """Write the checkpoints and the recipe; the names of the files."""
     from ..calibration.train import save_detector
     from ..models.checkpoint import freeze
     from ..runtime.files import write_atomically
 
     text = json.dumps(plan.to_dict(), sort_keys=True)
-    notes = {"recipe": text}
+    notes = {"recipe": text, **record}
     written = [LATENT, RECIPE]
     save_detector(detector, folder / LATENT, notes)
     write_atomically(folder / RECIPE, f"{text}\n".encode())
@@ -281,27 +289,26 @@ def _save(detector: Detector, plan: Recipe, folder: Path) -> list[str]:
 
 
 def _measure(
-    detector: Detector, samples: list[Sample], report: Report
-) -> dict[str, dict[str, float]]:
-    """Accuracy and average precision by generator, and their mean."""
-    from ..calibration.evaluate import scores_of
-    from ..runtime.metrics import by_generator
+    detector: Detector, samples: list[Sample], data: Path, trained_on: str, report: Report
+) -> dict[str, Any]:
+    """What ``qmdd eval`` finds, as plain data."""
+    from ..calibration.evaluate import subject_from_detector
+    from ..runtime.evaluate import evaluate
+    from ..runtime.known_sets import find_seen, generators_from_record, in_order
+    from ..runtime.scoring import score_samples
 
-    scores = scores_of(
-        detector, samples, report=lambda done: report("measuring", done, len(samples))
-    )
-    return {name: found._asdict() for name, found in by_generator(samples, scores).items()}
+    subject = subject_from_detector(detector, data)
+    present = in_order({sample.generator for sample in samples})
+    seen = find_seen(present, generators_from_record(trained_on))
+    scored = score_samples(samples, subject, report=report)
+    found = evaluate(scored, data, threshold=subject.threshold, seen=seen, report=report)
+    return found.to_dict()
 
 
-def _print_result(result: dict[str, Any]) -> None:
+def _print_result(result: dict[str, Any], measured: dict[str, Any]) -> None:
     print_line(f"{result['arch']}, {result['bits']} bits, trained in {result['seconds']:.0f} s")
     for name, size in result["files"].items():
         print_line(f"  {result['out']}/{name}  {size:,} bytes")
-    metrics = result["metrics"]
-    if metrics:
-        rows = [(n, m["images"], f"{m['acc']:.4f}", f"{m['ap']:.4f}") for n, m in metrics.items()]
-        mean = [sum(m[key] for m in metrics.values()) / len(metrics) for key in ("acc", "ap")]
-        total = sum(m["images"] for m in metrics.values())
-        rows.append(("mean", total, *(f"{value:.4f}" for value in mean)))
+    if measured:
         print_line("")
-        print_table(("generator", "images", "Acc", "AP"), rows)
+        print_evaluation(measured)

@@ -20,6 +20,8 @@ from torch import nn
 from ..models import Detector, ModelError, quantised_convolutions
 from ..models.checkpoint import FROZEN, Checkpoint, is_frozen
 from ..models.zoo import builtin_checkpoints
+from ..runtime.errors import DataError
+from ..runtime.known_sets import generators_from_record
 from .errors import ExportError, ParityError
 
 
@@ -49,7 +51,8 @@ def source_from_checkpoint(path: Path) -> Source:
     """The detector of a checkpoint file.
 
     Raises:
-        CheckpointError: unusable. ExportError: the file changed while it was read.
+        CheckpointError: unusable. ExportError: the file changed while it was read, or its record of
+            what it was trained on is not one.
     """
     checkpoint = Checkpoint(path)
     digest = checkpoint.sha256()
@@ -64,6 +67,12 @@ def source_from_checkpoint(path: Path) -> Source:
         "frozen": checkpoint.form == FROZEN,
         "config": json.loads(config.to_json()),
     }
+    try:
+        generators = generators_from_record(checkpoint.metadata.get("generators"))
+    except DataError as error:
+        raise ExportError(f"{path}: {error}; train it again") from error
+    if generators is not None:
+        entry["generators"] = list(generators)
     return Source(detector, config.arch, config.bits, entry)
 
 

@@ -14,6 +14,7 @@ import stat
 from pathlib import Path
 from typing import Any
 
+from .contract import INPUT, OUTPUT
 from .errors import BundleError
 from .files import sha256_of
 
@@ -31,11 +32,8 @@ MAX_SIDE = 1 << 16
 
 _AGAIN = "copy the bundle again or export it anew"
 _HASH = re.compile(r"[0-9a-f]{64}")
-#: What every model of ours takes and gives; another contract needs another runtime.
-_CONTRACT = {
-    "input": {"name": "image", "dtype": "uint8", "layout": "NCHW", "color": "RGB"},
-    "output": {"name": "logit", "dtype": "float32", "activation": "sigmoid"},
-}
+#: Another contract needs another runtime.
+_CONTRACT = {"input": INPUT, "output": OUTPUT}
 
 
 def manifest_bytes(manifest: dict[str, Any]) -> bytes:

@@ -6,6 +6,7 @@ decoded, and every failure is one :class:`ImageError` that names the file.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 import warnings
@@ -52,6 +53,25 @@ def load_rgb(path: str | os.PathLike[str], max_pixels: int = MAX_PIXELS) -> Rgb:
     Raises:
         ImageError: missing, unreadable, not an image, truncated, or over ``max_pixels``.
     """
+    with _opened(path, max_pixels) as image:
+        image.seek(0)
+        image.load()
+        return _rgb_from_image(image)
+
+
+def image_size(path: str | os.PathLike[str], max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
+    """Width and height that the file's header states (not turned upright); nothing is decoded.
+
+    Raises:
+        ImageError: as :func:`load_rgb`, as far as the header shows it.
+    """
+    with _opened(path, max_pixels) as image:
+        return image.size
+
+
+@contextlib.contextmanager
+def _opened(path: str | os.PathLike[str], max_pixels: int) -> Iterator[Image.Image]:
+    """The image, its header read; whatever fails while it is open is an :class:`ImageError`."""
     require_pillow()
     from PIL import Image, UnidentifiedImageError
 
@@ -64,9 +84,7 @@ def load_rgb(path: str | os.PathLike[str], max_pixels: int = MAX_PIXELS) -> Rgb:
             warnings.simplefilter("ignore")
             with Image.open(path, formats=formats) as image:
                 _check_size(path, image.size, max_pixels)
-                image.seek(0)
-                image.load()
-                return _rgb_from_image(image)
+                yield image
     except ImageError:
         raise
     except UnidentifiedImageError as error:

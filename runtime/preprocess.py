@@ -34,14 +34,25 @@ def prepare(rgb: U8, *, min_side: int, multiple: int, max_side: int) -> U8:
         raise ImageError(
             f"an image must be uint8 [height, width, 3], got {rgb.dtype} {list(rgb.shape)}"
         )
-    height, width = rgb.shape[:2]
-    rows = _span(height, multiple, max_side)
-    columns = _span(width, multiple, max_side)
+    rows, columns = _spans(rgb.shape[1], rgb.shape[0], min_side, multiple, max_side)
+    return np.ascontiguousarray(rgb[rows, columns].transpose(2, 0, 1))
+
+
+def check_size(width: int, height: int, *, min_side: int, multiple: int, max_side: int) -> None:
+    """Raise the :class:`ImageError` that :func:`prepare` would raise for an image of this size."""
+    _spans(width, height, min_side, multiple, max_side)
+
+
+def _spans(
+    width: int, height: int, min_side: int, multiple: int, max_side: int
+) -> tuple[slice, slice]:
+    """The rows and columns that are kept."""
+    rows, columns = (_span(side, multiple, max_side) for side in (height, width))
     if min(rows.stop - rows.start, columns.stop - columns.start) < max(min_side, 1):
         raise ImageError(
             f"{width}x{height} pixels is too small; the model needs at least {min_side}x{min_side}"
         )
-    return np.ascontiguousarray(rgb[rows, columns].transpose(2, 0, 1))
+    return rows, columns
 
 
 def _span(side: int, multiple: int, max_side: int) -> slice:

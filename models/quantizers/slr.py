@@ -85,11 +85,10 @@ class SlrActivation(ActivationQuantizer):
             largest = self.running_max
         off = largest.clamp_max(self.epsilon) + self.tau
         shifted = (x + off).clamp_min(SMALLEST_ARGUMENT).log()
-        value: Tensor
-        if self._free(self.inner):
-            value = self.inner(shifted, origin=self._origin(largest))
-        else:
-            value = self.inner(shifted)
+        inner = self.inner
+        value: Tensor = (
+            inner(shifted, origin=self._origin(largest)) if self._free(inner) else inner(shifted)
+        )
         return value
 
     def count(self, x: Tensor) -> Tensor:

@@ -51,7 +51,18 @@ def test_help_loads_no_library(process, args: list[str]) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["export", "verify", "train", "calibrate", "sensitivity", "freeze", "stats", "zoo"],
+    [
+        "export",
+        "verify",
+        "eval",
+        "train",
+        "calibrate",
+        "sensitivity",
+        "freeze",
+        "stats",
+        "zoo",
+        "import",
+    ],
 )
 def test_help_of_a_command_loads_no_library(process, name: str) -> None:
     assert modules_after(process, name, "--help") == []
@@ -203,3 +214,13 @@ def test_choices_are_those_of_the_models() -> None:
     assert ARCHITECTURES == BUILT
     assert tuple(map(int, WIDTHS)) == (*QUANTIZED_BITS, FULL_PRECISION)
     assert (DetectorConfig().arch, DetectorConfig().bits) == (DEFAULT_ARCH, DEFAULT_BITS)
+
+
+def test_every_command_names_an_extra_that_exists() -> None:
+    """What an error tells people to install must be in the project's metadata."""
+    from importlib import metadata
+
+    from qmdd.cli.errors import EXTRAS
+
+    assert EXTRAS.keys() == SUMMARIES.keys()
+    assert set(EXTRAS.values()) <= set(metadata.metadata("qmdd").get_all("Provides-Extra") or [])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -40,6 +41,7 @@ def train(invoke, narrow: None, recipe: Path, image_folder: Path, tmp_path: Path
 
 def test_train_writes_what_export_needs(train, image_folder: Path, tmp_path: Path) -> None:
     from qmdd.models.checkpoint import FROZEN, LATENT, Checkpoint
+    from qmdd.runtime.folder import digest, scan
 
     result = train("--eval", image_folder)
     assert result.exit_code == 0, result.stderr
@@ -52,6 +54,11 @@ def test_train_writes_what_export_needs(train, image_folder: Path, tmp_path: Pat
     written = json.loads((run / "recipe.json").read_text())
     assert json.loads(frozen.metadata["recipe"]) == written
     assert written["seed"] == 3
+    for name in ("latent.safetensors", "frozen.safetensors"):
+        metadata = Checkpoint(run / name).metadata
+        assert json.loads(metadata["generators"]) == ["alpha", "beta"]
+        assert metadata["data"] == digest(image_folder, scan(image_folder))
+    assert "seen in training, by the detector's own record: alpha, beta" in result.stdout
     for said in ("resnet23, 2 bits", "frozen.safetensors", "alpha", "beta", "mean", "AP"):
         assert said in result.stdout
 
@@ -60,12 +67,47 @@ def test_train_json_and_overrides(train, image_folder: Path, tmp_path: Path) -> 
     result = train("--json", "--seed", 9, "--epochs", 2, "--eval", image_folder, "--threads", 1)
     assert result.exit_code == 0, result.stderr
     data = json.loads(result.stdout)
-    assert data.keys() == {"out", "arch", "bits", "seconds", "files", "metrics"}
+    assert data.keys() == {"out", "arch", "bits", "seconds", "files", "metrics", "means"}
     assert data["files"].keys() == {"latent.safetensors", "frozen.safetensors", "recipe.json"}
     assert data["metrics"]["alpha"].keys() >= {"images", "acc", "ap"}
     written = json.loads((tmp_path / "run" / "recipe.json").read_text())
     assert written["seed"] == 9
     assert [stage["epochs"] for stage in written["stages"]] == [2, 2]
+
+
+def test_train_and_eval_print_the_same(train, invoke, image_folder: Path, tmp_path: Path) -> None:
+    """``qmdd eval`` of the frozen checkpoint repeats the table that training ended with."""
+    told = train("--eval", image_folder).stdout.split("generator", 1)[1]
+    result = invoke("eval", tmp_path / "run" / "frozen.safetensors", "--data", image_folder)
+    assert result.exit_code == 0, result.stderr
+    assert result.stdout.split("\n\n", 1)[1].split("generator", 1)[1] == told
+
+
+def test_what_the_start_had_seen_is_seen_too(
+    train, invoke, recipe: Path, image_folder: Path, tmp_path: Path
+) -> None:
+    """A run that starts from another's weights: both runs' generators are in its record."""
+    from qmdd.models.checkpoint import Checkpoint
+
+    assert train().exit_code == 0
+    shutil.copytree(image_folder / "alpha", tmp_path / "more" / "gamma")
+    recipe.write_text(RECIPE.replace("batch = 4", "batch = 2"))
+    result = invoke(
+        *("train", "--data", tmp_path / "more", "--recipe", recipe, "--out", tmp_path / "next"),
+        *("--init", tmp_path / "run" / "latent.safetensors"),
+    )
+    assert result.exit_code == 0, result.stderr
+    frozen = Checkpoint(tmp_path / "next" / "frozen.safetensors")
+    assert json.loads(frozen.metadata["generators"]) == ["alpha", "beta", "gamma"]
+
+
+def test_held_out_images_are_looked_at_before_training(train, image_folder: Path, tmp_path) -> None:
+    held_out = Path(shutil.copytree(image_folder, tmp_path / "held-out"))
+    (held_out / "alpha/0_real/1.png").write_bytes(b"no image")
+    result = train("--eval", held_out)
+    assert result.exit_code == 1
+    assert "1 image of 12 cannot be used" in result.stderr
+    assert not (tmp_path / "run").exists()
 
 
 def test_interrupted_training_resumes_to_the_same_weights(

@@ -13,8 +13,14 @@ from torch import nn
 from qmdd.exporter.errors import ExportError, ParityError
 from qmdd.exporter.export import export_bundle
 from qmdd.exporter.parity import verify_bundle
-from qmdd.exporter.source import source_from_module, source_from_network, state_digest
+from qmdd.exporter.source import (
+    source_from_checkpoint,
+    source_from_module,
+    source_from_network,
+    state_digest,
+)
 from qmdd.models import build_detector
+from qmdd.models.checkpoint import checkpoint_bytes
 from qmdd.runtime.bundle import MODEL, Bundle
 from qmdd.runtime.detector import Detector
 
@@ -188,3 +194,16 @@ def test_the_digest_sees_every_tensor() -> None:
     seen.add(state_digest(nn.Sequential(net, nn.Identity())))
     seen.add(state_digest(net.half()))
     assert len(seen) == 5
+
+
+def test_what_a_checkpoint_was_trained_on_travels_with_it(
+    tmp_path: Path, small: nn.Module, shallow: None
+) -> None:
+    """Into the manifest's source; nothing without a record, an error where it is none."""
+    path = tmp_path / "c.safetensors"
+    for notes, want in (({"generators": '["a", "b"]'}, ["a", "b"]), ({}, None)):
+        path.write_bytes(checkpoint_bytes(small, notes))
+        assert source_from_checkpoint(path).entry.get("generators") == want
+    path.write_bytes(checkpoint_bytes(small, {"generators": "{}"}))
+    with pytest.raises(ExportError, match=r"c\.safetensors: its record .* train it again"):
+        source_from_checkpoint(path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -31,7 +32,8 @@ def on_meta(arch: str, bits: int, **options: Any) -> Detector:
 
 
 @pytest.mark.parametrize(
-    ("arch", "bits"), [*zip(ARCHITECTURES, (2, 4, 3, 2), strict=True), ("resnet23", 32)]
+    ("arch", "bits"),
+    [*zip(ARCHITECTURES, itertools.cycle((2, 4, 3, 2)), strict=False), ("resnet23", 32)],
 )
 def test_totals_are_those_of_the_counters(arch: str, bits: int) -> None:
     network = on_meta(arch, bits)
@@ -42,8 +44,9 @@ def test_totals_are_those_of_the_counters(arch: str, bits: int) -> None:
     assert cost.bops == total_ops(layers, CONVENTIONS["bops"])
     assert cost.bytes == sum(item.bytes for item in stored_numbers(network))
     assert cost.bytes == sum(cost.bytes_by_kind.values())
-    # A built-in network has nothing outside its layers' blocks.
-    assert [row.name for row in cost.layers] == [layer.name for layer in layers]
+    # Only N2UQ's networks have something outside their layers' blocks: what closes a block.
+    rest = [REST] if arch.startswith("n2uq") else []
+    assert [row.name for row in cost.layers] == [layer.name for layer in layers] + rest
 
 
 @pytest.mark.parametrize(("arch", "widths"), [("resnet23", (1, 3, 8, 32)), ("mobilenetv2", (2, 4))])

@@ -20,7 +20,7 @@ from PIL import Image, ImageFile
 
 from qmdd.runtime import images
 from qmdd.runtime.errors import ImageError
-from qmdd.runtime.images import FORMATS, find_images, load_rgb
+from qmdd.runtime.images import FORMATS, find_images, image_size, load_rgb
 
 U8 = npt.NDArray[np.uint8]
 Image.init()  # registers every format
@@ -452,3 +452,30 @@ def test_a_folder_that_may_not_be_listed_is_yielded(
 
     monkeypatch.setattr(os, "scandir", scandir)
     assert list(find_images([tmp_path])) == [tmp_path / "a.png", tmp_path / "locked"]
+
+
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "PPM"])
+def test_the_size_is_read_without_decoding(tmp_path: Path, form: str) -> None:
+    """Of a whole file and, where the header tells it, of one whose pixels are cut off."""
+    path = tmp_path / "a"
+    noise = np.random.default_rng(0).integers(0, 256, (70, 50, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(path, form)
+    assert image_size(path) == (50, 70)
+    if form in ("JPEG", "PNG", "BMP", "PPM"):
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+        assert image_size(path) == (50, 70)
+        with pytest.raises(ImageError, match="cannot be read"):
+            load_rgb(path)
+
+
+def test_the_size_is_refused_as_the_image_is(tmp_path: Path) -> None:
+    """The same errors as decoding, as far as the header shows them."""
+    path = tmp_path / "a.png"
+    with pytest.raises(ImageError, match=r"a\.png: no such file"):
+        image_size(path)
+    path.write_bytes(b"no image")
+    with pytest.raises(ImageError, match=r"a\.png: not an image in a supported format"):
+        image_size(path)
+    Image.new("RGB", (30, 20)).save(path)
+    with pytest.raises(ImageError, match="30x20 pixels is more than"):
+        image_size(path, max_pixels=599)

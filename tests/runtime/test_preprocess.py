@@ -9,7 +9,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from qmdd.runtime.errors import ImageError
-from qmdd.runtime.preprocess import prepare
+from qmdd.runtime.preprocess import check_size, prepare
 
 U8 = npt.NDArray[np.uint8]
 SIDE = st.integers(1, 70)
@@ -89,3 +89,22 @@ def test_other_arrays_are_refused(image: U8) -> None:
 def test_images_without_a_cell_are_refused(shape: tuple[int, int, int]) -> None:
     with pytest.raises(ImageError, match="too small"):
         prepare(np.zeros(shape, dtype=np.uint8), min_side=1, multiple=2, max_side=512)
+
+
+@given(height=SIDE, width=SIDE, low=st.integers(1, 40), multiple=st.integers(1, 4))
+def test_sizes_are_refused_as_their_images_are(
+    height: int, width: int, low: int, multiple: int
+) -> None:
+    """What the header of an image tells is what preparing it would tell, word for word."""
+    rule = {"min_side": low * multiple, "multiple": multiple, "max_side": 64 * multiple}
+    outcomes = []
+    for attempt in (
+        lambda: check_size(width, height, **rule),
+        lambda: prepare(_coordinates(height, width), **rule),
+    ):
+        try:
+            attempt()
+            outcomes.append("fine")
+        except ImageError as error:
+            outcomes.append(str(error))
+    assert outcomes[0] == outcomes[1]
