@@ -161,9 +161,14 @@ def test_sensitivity_to_a_bundle_of_mixed_widths(
     for name, bits in found["layer_bits"].items():
         assert name in text, name
         assert bits in (2, 8)
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text(
+        "width = 0.125\nstatistics = 8\n[[stage]]\nbits = 8\nepochs = 1\nlr = 1e-3\n"
+        "batch = 4\ncrop = 32\n"
+    )
     trained = invoke(
-        *("train", "--data", image_folder, "--bits", 8, "--layer-bits", widths, "--width", 0.125),
-        *("--epochs", 1, "--init", latent, "--out", tmp_path / "run", "--json"),
+        *("train", "--data", image_folder, "--recipe", recipe, "--layer-bits", widths),
+        *("--init", latent, "--out", tmp_path / "run", "--json"),
     )
     assert trained.exit_code == 0, trained.output
     from qmdd.models.checkpoint import Checkpoint
