@@ -26,8 +26,8 @@ from .errors import CalibrationError
 U8 = npt.NDArray[np.uint8]
 Report = Callable[[str, int, int], None]
 
-#: Pixels of a batch: 16 images of 256x256, or fewer larger ones.
-BATCH_PIXELS = 16 * 256 * 256
+#: Pixels of a batch: 4 images of 256x256, more smaller ones. It is most of what memory holds.
+BATCH_PIXELS = 4 * 256 * 256
 #: Below this side an image alone in its batch leaves one number a channel in the last layers, and
 #: one number has no variance.
 LONE_SIDE = 64
