@@ -39,6 +39,8 @@ SMALLEST_GAP = 1e-3
 #: The clip of weights is never smaller than this.
 SMALLEST_CLIP = 1e-3
 _SMALLEST_SCALE = 1e-8
+#: Up to so many thresholds, a comparison for each is faster than a search (2 and 3 bits).
+_FEW = 7
 
 
 class _GeneralisedSte(torch.autograd.Function):
@@ -53,23 +55,50 @@ class _GeneralisedSte(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         v, start, gaps = ctx.saved_tensors
         knots = torch.cat([start.reshape(1), start + gaps.cumsum(0)])
-        slopes = torch.cat([1.0 / gaps, gaps.new_zeros(1)])
-        jumps = slopes - torch.cat([gaps.new_zeros(1), slopes[:-1]])
-        weighted = grad * v
-        slope = torch.zeros_like(v)
-        mass, moment = [], []  # sums of grad and grad*v right of each knot
-        for knot, jump in zip(knots, jumps, strict=True):
-            right = (v > knot).to(v.dtype)
-            mass.append((right * grad).sum())
-            moment.append((right * weighted).sum())
-            slope.add_(right.mul_(jump))
-        inside = torch.stack(mass[:-1]) - torch.stack(mass[1:])
-        inside_v = torch.stack(moment[:-1]) - torch.stack(moment[1:])
+        sums = _by_pass if gaps.numel() <= _FEW else _by_segment
+        slope, inside, inside_v = sums(v, grad, knots, gaps)
         # d/da_i inside segment i: -(v - B_i)/a_i^2; in every later segment j: -1/a_j.
         own = -(inside_v - knots[:-1] * inside) / gaps.square()
         later = -(inside / gaps)
         tail = later.flip(0).cumsum(0).flip(0)
         return grad * slope, later.sum(), own + tail - later
+
+
+def _by_pass(v: Tensor, grad: Tensor, knots: Tensor, gaps: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """One pass over the input for each knot: the slope at ``v``, and each segment's sums.
+
+    Returns:
+        ``1 / a_i`` where ``v`` lies in segment i and 0 outside, as ``v``; the sums of ``grad`` and
+        of ``grad * v`` over the elements in each segment, ``[n]``.
+    """
+    slopes = torch.cat([1.0 / gaps, gaps.new_zeros(1)])
+    jumps = slopes - torch.cat([gaps.new_zeros(1), slopes[:-1]])
+    weighted = grad * v
+    slope = torch.zeros_like(v)
+    mass, moment = [], []  # sums of grad and grad*v right of each knot
+    for knot, jump in zip(knots, jumps, strict=True):
+        right = (v > knot).to(v.dtype)
+        mass.append((right * grad).sum())
+        moment.append((right * weighted).sum())
+        slope.add_(right.mul_(jump))
+    inside = torch.stack(mass[:-1]) - torch.stack(mass[1:])
+    inside_v = torch.stack(moment[:-1]) - torch.stack(moment[1:])
+    return slope, inside, inside_v
+
+
+def _by_segment(
+    v: Tensor, grad: Tensor, knots: Tensor, gaps: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The same by looking up each element's segment: less work where knots are many."""
+    # Knots below v: 0 is left of the first segment, i + 1 is segment i, n + 1 right of the last.
+    index = torch.bucketize(v.contiguous(), knots, out_int32=True).flatten()
+    outside = gaps.new_zeros(1)
+    slope = torch.cat([outside, 1.0 / gaps, outside])[index].view_as(v)
+    wide = grad.flatten().double()
+    count = knots.numel() + 1
+    inside = torch.bincount(index, wide, count)[1:-1]
+    inside_v = torch.bincount(index, wide * v.flatten(), count)[1:-1]
+    return slope, inside.to(gaps.dtype), inside_v.to(gaps.dtype)
 
 
 def _thresholds(start: Tensor, gaps: Tensor) -> Tensor:
@@ -78,6 +107,10 @@ def _thresholds(start: Tensor, gaps: Tensor) -> Tensor:
 
 
 def _count(v: Tensor, thresholds: Tensor) -> Tensor:
+    if thresholds.numel() > _FEW:
+        # right=False counts the thresholds below v; NaN passes none, as in the comparison.
+        passed = torch.bucketize(v.contiguous(), thresholds, out_int32=True).to(v.dtype)
+        return passed.masked_fill_(v.isnan(), 0.0)
     code = torch.zeros_like(v)
     for threshold in thresholds:
         code += v > threshold
