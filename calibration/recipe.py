@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..models import DetectorConfig, ModelError
+from ..models.quantizers import FULL_PRECISION
 from .errors import CalibrationError
 
 if sys.version_info >= (3, 11):
@@ -85,6 +86,8 @@ class Recipe:
     """Model, seed and stages; each stage starts from the weights that the one before ended with.
 
     ``start`` names the recipe whose result the first stage starts from; empty: random weights.
+    ``layer_bits`` are widths that differ from a quantised stage's, by layer: in a TOML file the
+    table ``[layer_bits]``, last in it.
     """
 
     stages: tuple[Stage, ...]
@@ -96,6 +99,7 @@ class Recipe:
     cqb: bool = True
     representation: str = "npr"
     width: float = 1.0
+    layer_bits: tuple[tuple[str, int], ...] = ()
     seed: int = 0
     precision: str = "float32"
     #: Images over which the batch-norm statistics are taken anew at the end (256-pixel crops).
@@ -124,18 +128,26 @@ class Recipe:
                 cqb=self.cqb,
                 representation=self.representation,
                 width=self.width,
+                layer_bits=self.layer_bits if bits != FULL_PRECISION else (),
             )
         except ModelError as error:
             raise CalibrationError(f"recipe: {error}") from error
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data, as stored with the run."""
-        return dataclasses.asdict(self)
+        """Plain data, as stored with the run; ``layer_bits`` only where there are any."""
+        fields = dataclasses.asdict(self)
+        if not fields.pop("layer_bits"):
+            return fields
+        return {**fields, "layer_bits": dict(self.layer_bits)}
 
 
 def recipe_from_dict(data: dict[str, Any]) -> Recipe:
     """Build a recipe from TOML or JSON data; :class:`CalibrationError` names a wrong key."""
     fields = dict(data)
+    widths = fields.pop("layer_bits", {})
+    if not isinstance(widths, dict):
+        raise CalibrationError("recipe: layer_bits must be a table of widths by layer")
+    fields["layer_bits"] = tuple(sorted(widths.items()))
     stages = fields.pop("stage", fields.pop("stages", []))
     try:
         return Recipe(stages=tuple(Stage(**stage) for stage in stages), **fields)

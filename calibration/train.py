@@ -25,6 +25,7 @@ from ..runtime.errors import DataError
 from ..runtime.files import write_atomically
 from ..runtime.folder import digest, scan
 from ..runtime.known_sets import generators_from_record
+from .batch_norm import reestimate
 from .batches import Augmentation, Batches, ImageStore
 from .errors import CalibrationError
 from .recipe import Recipe, Stage
@@ -211,19 +212,13 @@ class Trainer:
         """
         if not self.recipe.statistics:
             return
-        norms = [m for m in detector.modules() if isinstance(m, nn.BatchNorm2d)]
-        for norm in norms:
-            norm.reset_running_stats()
-            norm.momentum = None  # a plain average over the batches
-        detector.to(self.device).train()
         chosen = Batches(
             self.store, min(16, len(self.store)), Augmentation(256, turn=False), seed=7
         )
-        with torch.no_grad():
-            for number in range(min(chosen.per_epoch, -(-self.recipe.statistics // 16))):
-                detector(chosen.get(number)[0].to(self.device))
-        for norm in norms:
-            norm.momentum = 0.1
+        count = min(chosen.per_epoch, -(-self.recipe.statistics // 16))
+        batches = (chosen.get(number)[0] for number in range(count))
+        detector.to(self.device)
+        reestimate(detector, batches, self.device)
         detector.to("cpu")
 
 

@@ -24,6 +24,8 @@ EXTRAS = {
     "detect": "runtime",
     "eval": "runtime",
     "train": "train",
+    "calibrate": "train",
+    "sensitivity": "train",
     "freeze": "train",
     "import": "train",
     "stats": "export",

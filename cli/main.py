@@ -26,6 +26,8 @@ SUMMARIES = {
     "detect": "Score images with a bundle: real or fake.",
     "eval": "Measure accuracy and average precision on an image folder.",
     "train": "Train a low-bit detector on an image folder.",
+    "calibrate": "Quantise a full-precision checkpoint without training.",
+    "sensitivity": "Measure which layer loses how much at which width.",
     "freeze": "Turn a trained checkpoint into integer codes.",
     "import": "Read a published NPR or N2UQ checkpoint.",
     "stats": "Count parameters, operations and bytes of a network.",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -185,7 +186,9 @@ def image_files(given: Sequence[Path]) -> list[Path]:
     return found
 
 
-def check_output_file(output: Path, source: Path, what: str, *, force: bool) -> None:
+def check_output_file(
+    output: Path, source: Path, what: str, *, force: bool, option: str = "--output"
+) -> None:
     """Refuse before the work what would be refused, or regretted, after it.
 
     Args:
@@ -193,19 +196,22 @@ def check_output_file(output: Path, source: Path, what: str, *, force: bool) -> 
         source: the file that is read, which must not be overwritten.
         what: what ``source`` is, in words.
         force: replace a file that exists.
+        option: by which ``output`` was named.
 
     Raises:
         CommandError: no place for ``output``.
     """
     if not output.parent.is_dir():
-        raise CommandError(f"{output.parent}: no such folder; make it, or choose another --output")
+        raise CommandError(f"{output.parent}: no such folder; make it, or choose another {option}")
+    if not os.access(output.parent, os.W_OK | os.X_OK):
+        raise CommandError(f"{output.parent}: may not be written to; choose another {option}")
     if output.is_dir():
-        raise CommandError(f"{output}: a folder; name a file with --output")
+        raise CommandError(f"{output}: a folder; name a file with {option}")
     if output.exists():
         if source.exists() and output.samefile(source):
-            raise CommandError(f"{output}: {what} itself; choose another --output")
+            raise CommandError(f"{output}: {what} itself; choose another {option}")
         if not force:
-            raise CommandError(f"{output}: exists; choose another --output or add --force")
+            raise CommandError(f"{output}: exists; choose another {option} or add --force")
 
 
 def use_threads(threads: int | None) -> None:

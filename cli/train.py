@@ -67,6 +67,12 @@ class _Train(click.Command):
 )
 @topology_options
 @click.option(
+    "--layer-bits",
+    type=FILE,
+    metavar="FILE",
+    help="Widths that differ, by layer, JSON: what qmdd sensitivity --budget -o writes.",
+)
+@click.option(
     "--init", type=FILE, metavar="FILE", help="Latent checkpoint whose weights to start from."
 )
 @click.option(
@@ -118,6 +124,7 @@ def command(
     activation: str | None,
     weight: str | None,
     width: float | None,
+    layer_bits: Path | None,
     init: Path | None,
     out: Path | None,
     seed: int | None,
@@ -154,6 +161,7 @@ def command(
         "weight": weight,
         "width": width,
         "seed": seed,
+        "layer_bits": _layer_bits(layer_bits),
     }
     plan = _plan(recipe, arch or DEFAULT_ARCH, bits or DEFAULT_BITS, topology, epochs)
     init = init or _start(plan.start)
@@ -213,6 +221,12 @@ def _plan(
         stages = tuple(dataclasses.replace(stage, epochs=epochs) for stage in plan.stages)
         plan = dataclasses.replace(plan, stages=stages)
     return plan
+
+
+def _layer_bits(path: Path | None) -> tuple[tuple[str, int], ...] | None:
+    from ..calibration.layer_bits import load_layer_bits
+
+    return None if path is None else load_layer_bits(path)
 
 
 def _named_recipe(name: str) -> Recipe:

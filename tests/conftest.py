@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +19,11 @@ if TYPE_CHECKING:
 # No deadline (machines differ), and the same examples on every run.
 settings.register_profile("qmdd", deadline=None, derandomize=True, database=None)
 settings.load_profile("qmdd")
+
+# A shell's background jobs ignore Ctrl-C, and what they start inherits that: the tests that
+# interrupt a command would wait for nothing.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 #: Widths of the tiny detectors: 1/8 of the real ones, so the same topology in 0.25 M parameters.
 NARROW = (8, 16, 32, 64)

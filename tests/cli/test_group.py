@@ -50,7 +50,19 @@ def test_help_loads_no_library(process, args: list[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["export", "verify", "eval", "train", "freeze", "stats", "zoo", "import"]
+    "name",
+    [
+        "export",
+        "verify",
+        "eval",
+        "train",
+        "calibrate",
+        "sensitivity",
+        "freeze",
+        "stats",
+        "zoo",
+        "import",
+    ],
 )
 def test_help_of_a_command_loads_no_library(process, name: str) -> None:
     assert modules_after(process, name, "--help") == []
@@ -109,6 +121,18 @@ def test_module_runs_as_script() -> None:
         (["detect", "b", "x.png", "--threshold", "nan"], "not a number"),
         (["detect", "b", "x.png", "--json", "--csv"], "exclude each other"),
         (["train", "--data", "d", "--recipe", "r", "--bits", "2"], "leave --arch and --bits out"),
+        (["calibrate", "c", "--data", "d"], "Missing option '-o'"),
+        (["calibrate", "c", "--data", "d", "-o", "o", "--bits", "32"], "'32' is not one of"),
+        (["calibrate", "c", "--data", "d", "-o", "o", "--method", "max"], "'max' is not one of"),
+        (["calibrate", "c", "--data", "d", "-o", "o", "--percentile", "9"], "9.0 is not in the"),
+        (["calibrate", "c", "--data", "d", "-o", "o", "--percentile", "99"], "needs --method perc"),
+        (["calibrate", "c", "--data", "d", "-o", "o", "--latent", "o"], "name the same file"),
+        (["calibrate", "c", "--data", "d", "-o", "o", "--images", "1"], "1 is not in the range"),
+        (["sensitivity", "c"], "Missing option '--data'"),
+        (["sensitivity", "c", "--data", "d", "--widths", "2,x"], "not a list such as 2,4,8"),
+        (["sensitivity", "c", "--data", "d", "--widths", "1,2"], "1 is not one of 2, 3, 4, 8"),
+        (["sensitivity", "c", "--data", "d", "--plot", "f.pdf"], "does not end in .svg or .png"),
+        (["sensitivity", "c", "--data", "d", "--budget", "0"], "0 is not in the range"),
         (["freeze", "latent.safetensors"], "Missing option '-o'"),
     ],
 )
@@ -176,11 +200,17 @@ def test_full_disk_behind_stdout(process, args: list[str]) -> None:
 
 
 def test_choices_are_those_of_the_models() -> None:
+    from qmdd.calibration.plot import SUFFIXES
+    from qmdd.calibration.ranges import METHODS as FOUND
+    from qmdd.cli.calibration_options import METHODS
     from qmdd.cli.options import ARCHITECTURES, DEFAULT_ARCH, DEFAULT_BITS, WIDTHS
+    from qmdd.cli.sensitivity import FIGURES
     from qmdd.models.config import ARCHITECTURES as BUILT
     from qmdd.models.config import DetectorConfig
     from qmdd.models.quantizers import FULL_PRECISION, QUANTIZED_BITS
 
+    assert METHODS == FOUND
+    assert FIGURES == SUFFIXES
     assert ARCHITECTURES == BUILT
     assert tuple(map(int, WIDTHS)) == (*QUANTIZED_BITS, FULL_PRECISION)
     assert (DetectorConfig().arch, DetectorConfig().bits) == (DEFAULT_ARCH, DEFAULT_BITS)

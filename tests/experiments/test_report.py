@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,6 +10,8 @@ import pytest
 
 from ablation import grids, inputs, layer_error, logarithm, paths, style
 from ablation.report import document, verdict
+from ablation.results import read_cells
+from qmdd.calibration.recipe import load_recipe
 
 from .conftest import ROOT
 
@@ -38,6 +41,21 @@ def test_the_committed_tables_are_those_of_the_committed_results() -> None:
     assert {path.name for path in FIGURES.glob("*.csv")} == set(want)
     for name, table in want.items():
         assert (FIGURES / name).read_text(encoding="utf-8") == table.csv(), name
+
+
+def test_the_committed_cells_are_of_the_committed_recipe() -> None:
+    """So that a command goes on from them. They also count the seeds: at least three of Fig. 9."""
+    base = load_recipe(ROOT / "experiments" / "recipe.toml")
+    found = read_cells(RESULTS)
+    known = {
+        cell.name: cell
+        for figure in grids.BARS
+        for cell in grids.cells_of(figure, 1 + max(line["seed"] for line in found.values()))
+    }
+    for name, line in found.items():
+        assert line["recipe"] == json.loads(json.dumps(known[name].recipe(base).to_dict())), name
+        assert line["start"] == json.loads(json.dumps(known[name].start_recipe(base).to_dict()))
+    assert all(len(entry.lines) >= 3 for entry in grids.series("fig9", RESULTS))
 
 
 def test_committed_plots_are_there_and_small() -> None:
