@@ -14,7 +14,6 @@ import argparse
 import itertools
 import json
 import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -118,7 +117,6 @@ def main() -> None:
     parser.add_argument("--rows", type=Path, default=Path("runs/matrix.jsonl"))
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    started = time.perf_counter()
     arguments.rows.parent.mkdir(parents=True, exist_ok=True)
     lines = arguments.rows.read_text().splitlines() if arguments.rows.exists() else []
     done = [json.loads(line) for line in lines]
@@ -146,7 +144,6 @@ def main() -> None:
                 row["max_abs_logit_diff"] for row in done if row not in quantized
             ),
             "failed": [row for row in done if not row["passed"]],
-            "seconds": round(time.perf_counter() - started),
         },
     )
 
