@@ -14,8 +14,6 @@ batch-norm both then have the same mean, ``(m_q - mean') slope' = (m - mean) slo
 variance as far as ``eps`` is small beside ``v``; in ``g`` it keeps dead channels as they are. A
 slope above ``1 / sqrt(eps)`` has no variance; there gamma takes the rest. That the images are few,
 and others than those of the training, touches both networks alike and cancels.
-Estimated from scratch on 256 images, the statistics of even the full-precision network change its
-accuracy by points.
 """
 
 from __future__ import annotations

@@ -56,7 +56,7 @@ def _options(images: int) -> tuple[Callable[[F], F], ...]:
             "--slr/--no-slr",
             default=False,
             show_default=True,
-            help="SLR before the grid. Without training it gains nothing: docs/calibration.md.",
+            help="SLR before the grid, to train from: see docs/calibration.md.",
         ),
         click.option(
             "--images",

@@ -23,7 +23,7 @@ from .config import DetectorConfig
 from .cqb import CQB
 from .detector import Detector, Head, cqb
 from .quantizers import FULL_PRECISION
-from .resnet import WIDTHS
+from .resnet import WIDTHS, residual_stages
 from .stem import Stem
 
 
@@ -127,13 +127,5 @@ class N2uqResNetDetector(Detector):
             representation=config.representation,
             std=config.std,
         )
-        stages = []
-        for index, (width, depth) in enumerate(zip(WIDTHS, depths, strict=True)):
-            planes, blocks = config.channels(width), []
-            for position in range(depth):
-                stride = 2 if index > 0 and position == 0 else 1
-                blocks.append(block(config, f"stages.{index}.{position}", channels, planes, stride))
-                channels = planes * block.expansion
-            stages.append(nn.Sequential(*blocks))
-        self.stages = nn.Sequential(*stages)
+        self.stages, channels = residual_stages(config, block, depths, WIDTHS)
         self.head = Head(channels, quantized=config.quantized, prelu=False)

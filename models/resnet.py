@@ -6,6 +6,9 @@ stem and 1x1 quantised downsampling come closest to Table 4 (DESIGN 2): that is 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Protocol
+
 from torch import Tensor, nn
 
 from .config import DetectorConfig
@@ -95,6 +98,39 @@ LAYOUTS: dict[str, tuple[type[BasicBlock] | type[Bottleneck], tuple[int, ...]]] 
 WIDTHS = (64, 128, 256, 512)
 
 
+class ResidualBlock(Protocol):
+    """A block's class: how one is made, and how many times its planes it gives out."""
+
+    expansion: int
+
+    def __call__(
+        self, config: DetectorConfig, name: str, in_channels: int, planes: int, stride: int, /
+    ) -> nn.Module: ...
+
+
+def residual_stages(
+    config: DetectorConfig,
+    block: ResidualBlock,
+    depths: Sequence[int],
+    widths: Sequence[int],
+) -> tuple[nn.Sequential, int]:
+    """Stages of ``depths`` blocks, each but the first halving the sides in its first block.
+
+    Returns:
+        The stages, named ``stages.I.J`` by the blocks themselves, and the channels that come out.
+    """
+    channels = config.channels(widths[0])
+    stages = []
+    for index, (width, depth) in enumerate(zip(widths, depths, strict=True)):
+        planes, blocks = config.channels(width), []
+        for position in range(depth):
+            stride = 2 if index > 0 and position == 0 else 1
+            blocks.append(block(config, f"stages.{index}.{position}", channels, planes, stride))
+            channels = planes * block.expansion
+        stages.append(nn.Sequential(*blocks))
+    return nn.Sequential(*stages), channels
+
+
 class ResNetDetector(Detector):
     """ResNet-23, -34 or -50."""
 
@@ -108,13 +144,5 @@ class ResNetDetector(Detector):
             representation=config.representation,
             std=config.std,
         )
-        stages = []
-        for index, (width, depth) in enumerate(zip(WIDTHS, depths, strict=True)):
-            planes, blocks = config.channels(width), []
-            for position in range(depth):
-                stride = 2 if index > 0 and position == 0 else 1
-                blocks.append(block(config, f"stages.{index}.{position}", channels, planes, stride))
-                channels = planes * block.expansion
-            stages.append(nn.Sequential(*blocks))
-        self.stages = nn.Sequential(*stages)
+        self.stages, channels = residual_stages(config, block, depths, WIDTHS)
         self.head = Head(channels, quantized=config.quantized)
