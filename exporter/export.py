@@ -23,6 +23,7 @@ from ..runtime.golden import Golden, write_golden
 from .errors import ExportError
 from .lower import Lowered, check_model, check_quantised, node_counts, onnx_for_target
 from .parity import TierResult, batches, compare, source_outputs
+from .plan import planned_layers
 from .probes import layer_of
 from .samples import sample_images
 from .source import Source, source_from_checkpoint
@@ -129,7 +130,20 @@ def export_bundle(
         seconds += time.perf_counter() - writing
         checking = time.perf_counter()
         _write_golden(folder / GOLDEN, network, paths)
-        parity = compare(network, folder / MODEL, paths, CONTRACT, report=say) if verify else []
+        plan = [layer.to_dict() for layer in planned_layers(lowered.model)]
+        parity = (
+            compare(
+                network,
+                folder / MODEL,
+                paths,
+                CONTRACT,
+                runtime=lowered_for.runtime,
+                plan=plan,
+                report=say,
+            )
+            if verify
+            else []
+        )
         result = ExportResult(
             bundle=output,
             arch=source.arch,
@@ -147,6 +161,7 @@ def export_bundle(
             ],
         )
         manifest = _manifest(folder, source, result, storage, version, lowered)
+        manifest.update(runtime=lowered_for.runtime, plan=plan)
         (folder / MANIFEST).write_bytes(manifest_bytes(manifest))
     say("done", _STAGES, _STAGES)
     return result

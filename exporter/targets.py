@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import functools
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -240,6 +241,23 @@ _MODELS = (
         claim="measured",
     ),
     Target(
+        name="openvino",
+        summary="x86 CPUs by OpenVINO: every convolution of codes an INT8 kernel",
+        form="openvino",
+        passes=(
+            *_FOLDS,
+            "pool_first",
+            "byte_stem",
+            "pack_weights",
+            "lower_thresholds",
+            "hold_roundings",
+        ),
+        opsets=(17, 21),
+        opset=21,
+        claim="measured",
+        runtime="openvino",
+    ),
+    Target(
         name="canonical",
         summary="as traced: qmdd::MultiThreshold with a body in standard operators",
         form="canonical",
@@ -290,21 +308,28 @@ def passes_of(target: Target, storage: str, opset: int, precision: str) -> list[
         opset: of the result.
         precision: ``int8`` or ``int4``, of an engine.
     """
+    from .passes.byte_stem import byte_stem
     from .passes.engine_stem import engine_stem
     from .passes.engine_thresholds import engine_thresholds
     from .passes.engine_weights import engine_weights
     from .passes.fold_chain import fold_chain
     from .passes.fold_stem import fold_stem
+    from .passes.hold_roundings import hold_roundings
     from .passes.lower_thresholds import lower_thresholds
     from .passes.pack_weights import pack_weights
+    from .passes.pool_first import pool_first
     from .passes.pool_head import pool_head
 
+    x86 = target.form == "openvino"
     known: dict[str, Pass] = {
         "fold_stem": fold_stem,
         "pool_head": pool_head,
         "fold_chain": fold_chain,
-        "pack_weights": pack_weights(storage, opset),
-        "lower_thresholds": lower_thresholds,
+        "pool_first": pool_first,
+        "byte_stem": byte_stem,
+        "pack_weights": pack_weights(storage, opset, int16_pairs=x86),
+        "lower_thresholds": functools.partial(lower_thresholds, in_bytes=x86),
+        "hold_roundings": hold_roundings,
         "engine_stem": engine_stem,
         "engine_weights": engine_weights(storage, precision, target.engine),
         "engine_thresholds": engine_thresholds,
