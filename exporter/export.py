@@ -123,20 +123,21 @@ def export_bundle(
 
     say("writing", 4, _STAGES)
     paths = list(images) or sample_images()
+    contract = {**CONTRACT, "min_side": lowered_for.min_side}
     with folder_in_place(output, replace=force, marker=MANIFEST) as folder:
         writing = time.perf_counter()
         (folder / MODEL).write_bytes(model)
         (folder / GOLDEN).parent.mkdir()
         seconds += time.perf_counter() - writing
         checking = time.perf_counter()
-        _write_golden(folder / GOLDEN, network, paths)
+        _write_golden(folder / GOLDEN, network, paths, contract)
         plan = [layer.to_dict() for layer in planned_layers(lowered.model)]
         parity = (
             compare(
                 network,
                 folder / MODEL,
                 paths,
-                CONTRACT,
+                contract,
                 runtime=lowered_for.runtime,
                 plan=plan,
                 report=say,
@@ -165,6 +166,7 @@ def export_bundle(
             "weights": storage,
             "precision": width,
             "runtime": lowered_for.runtime,
+            "input": contract,
             "plan": plan,
         }
         manifest = _manifest(folder, source, result, form, lowered)
@@ -209,10 +211,12 @@ def _frozen_copy(network: nn.Module) -> nn.Module:
     return network if is_frozen(network) else freeze(copy.deepcopy(network))
 
 
-def _write_golden(path: Path, network: nn.Module, paths: Sequence[Path]) -> None:
+def _write_golden(
+    path: Path, network: nn.Module, paths: Sequence[Path], contract: dict[str, Any]
+) -> None:
     images, logits, codes = [], [], []
     spread = paths[:: max(1, len(paths) // GOLDEN_IMAGES)][:GOLDEN_IMAGES]  # not all of one class
-    for batch in batches(spread, {**CONTRACT, "max_side": GOLDEN_SIDE}):
+    for batch in batches(spread, {**contract, "max_side": GOLDEN_SIDE}):
         for image in batch:
             logit, record = source_outputs(network, image[None])
             images.append(image)
@@ -257,7 +261,6 @@ def _manifest(
         "target": result.target,
         **form,
         "source": source.entry,
-        "input": CONTRACT,
         "output": OUTPUT,
         "threshold": THRESHOLD,
         "files": {

@@ -16,6 +16,7 @@ import functools
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
+from ..runtime.contract import SIDES
 from .errors import ExportError
 
 if TYPE_CHECKING:
@@ -72,6 +73,7 @@ class Target:
         jetpack: NVIDIA's release of the Jetson's software.
         memory_gib: of the device; 0 if that varies.
         refused: why nothing can be made for it.
+        min_side: of images, pixels, where its runtime needs more than our models do.
     """
 
     name: str
@@ -87,6 +89,7 @@ class Target:
     jetpack: str | None = None
     memory_gib: int = 0
     refused: str = ""
+    min_side: int = SIDES["min_side"]
 
 
 class _JetPack(NamedTuple):
@@ -248,14 +251,19 @@ _MODELS = (
             *_FOLDS,
             "pool_first",
             "byte_stem",
+            "pad_codes",
             "pack_weights",
             "lower_thresholds",
-            "hold_roundings",
+            "hold_fusions",
+            "block_head",
         ),
         opsets=(17, 21),
         opset=21,
         claim="measured",
         runtime="openvino",
+        # Its INT8 kernel for AMX is wrong where a 3x3 convolution of stride 2 has outputs one pixel
+        # wide (docs/openvino.md): below 34 pixels at the last stage of a ResNet.
+        min_side=64,
     ),
     Target(
         name="canonical",
@@ -308,15 +316,17 @@ def passes_of(target: Target, storage: str, opset: int, precision: str) -> list[
         opset: of the result.
         precision: ``int8`` or ``int4``, of an engine.
     """
+    from .passes.block_head import block_head
     from .passes.byte_stem import byte_stem
     from .passes.engine_stem import engine_stem
     from .passes.engine_thresholds import engine_thresholds
     from .passes.engine_weights import engine_weights
     from .passes.fold_chain import fold_chain
     from .passes.fold_stem import fold_stem
-    from .passes.hold_roundings import hold_roundings
+    from .passes.hold_fusions import hold_fusions
     from .passes.lower_thresholds import lower_thresholds
     from .passes.pack_weights import pack_weights
+    from .passes.pad_codes import pad_codes
     from .passes.pool_first import pool_first
     from .passes.pool_head import pool_head
 
@@ -325,11 +335,13 @@ def passes_of(target: Target, storage: str, opset: int, precision: str) -> list[
         "fold_stem": fold_stem,
         "pool_head": pool_head,
         "fold_chain": fold_chain,
+        "block_head": block_head,
+        "pad_codes": pad_codes,
         "pool_first": pool_first,
         "byte_stem": byte_stem,
         "pack_weights": pack_weights(storage, opset, int16_pairs=x86),
         "lower_thresholds": functools.partial(lower_thresholds, in_bytes=x86),
-        "hold_roundings": hold_roundings,
+        "hold_fusions": hold_fusions,
         "engine_stem": engine_stem,
         "engine_weights": engine_weights(storage, precision, target.engine),
         "engine_thresholds": engine_thresholds,

@@ -8,7 +8,7 @@ measurements):
 * Subnormal numbers may be flushed to zero: switched off, thresholds compare subnormals too.
 * *Snippets* fuse a product and a sum into one rounding (FMA): switched off. The rest of what would
   be rounded otherwise is kept apart in the graph itself, by
-  :mod:`qmdd.exporter.passes.hold_roundings`.
+  :mod:`qmdd.exporter.passes.hold_fusions`.
 
 Its low-precision transformations stay on: they are what turns DequantizeLinear, convolution,
 DequantizeLinear into one INT8 kernel, and on integer codes with scale 1 that is exact.

@@ -77,7 +77,10 @@ def centred_uses(tensor: gs.Tensor) -> tuple[float, list[gs.Node]]:
 
 
 def codes_behind(tensor: gs.Tensor) -> gs.Node | None:
-    """The ``MultiThreshold`` whose codes, or codes minus a constant, ``tensor`` is."""
+    """The ``MultiThreshold`` whose codes, padded or minus a constant if so, ``tensor`` is."""
+    pad = producer(tensor, "Pad")
+    if pad is not None:
+        tensor = pad.inputs[0]
     sub = producer(tensor, "Sub")
     if sub is not None and constant(sub.inputs[1]) is not None:
         tensor = sub.inputs[0]

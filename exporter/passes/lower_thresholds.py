@@ -62,17 +62,35 @@ def lower_thresholds(graph: gs.Graph, *, in_bytes: bool = False) -> Outcome:
             count = insert(graph, "Sub", f"{layer}.centred", [count, taken])
         point = np.array(int(level), dtype=np.uint8 if wide else np.int8)
         zero = gs.Constant(f"{layer}.zero", point)
-        codes = insert(graph, "QuantizeLinear", f"{layer}.codes", [count, scale, zero])
-        values = insert(graph, "DequantizeLinear", f"{layer}.values", [codes, scale, zero])
-        for reader in readers:
-            replace_uses(graph, reader.outputs[0], values)
-            reader.outputs.clear()
-        replace_uses(graph, old, values)
+        for pad in [reader for reader in old.outputs if reader.op == "Pad"]:
+            _quantise_padded(graph, pad, count, [scale, zero])
+        if old.outputs:
+            codes = insert(graph, "QuantizeLinear", f"{layer}.codes", [count, scale, zero])
+            values = insert(graph, "DequantizeLinear", f"{layer}.values", [codes, scale, zero])
+            for reader in readers:
+                replace_uses(graph, reader.outputs[0], values)
+                reader.outputs.clear()
+            replace_uses(graph, old, values)
+        else:  # every convolution reads them padded
+            count.name = f"{layer}.codes"
         node.outputs.clear()
         outcome.applied += 1
     if outcome.modified:
         tidy(graph)
     return outcome
+
+
+def _quantise_padded(
+    graph: gs.Graph, pad: gs.Node, count: gs.Tensor, form: list[gs.Tensor]
+) -> None:
+    """Pad the count, not the codes: QuantizeLinear has to stand directly before a convolution."""
+    name = pad.outputs[0].name
+    readers = [(node, node.inputs.index(pad.outputs[0])) for node in pad.outputs[0].outputs]
+    pad.inputs[0] = count
+    codes = insert(graph, "QuantizeLinear", f"{name}.bytes", [pad.outputs[0], *form])
+    values = insert(graph, "DequantizeLinear", f"{name}.values", [codes, *form])
+    for node, index in readers:
+        node.inputs[index] = values
 
 
 def _compare(

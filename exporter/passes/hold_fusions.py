@@ -1,20 +1,22 @@
-"""Keep roundings apart that an optimiser would merge into one.
+"""Keep apart what OpenVINO would merge, and round or compute otherwise by it.
 
-OpenVINO rewrites neighbours that are linear in one tensor: ``(x * a) * b`` becomes ``x * (a * b)``,
+It rewrites neighbours that are linear in one tensor: ``(x * a) * b`` becomes ``x * (a * b)``,
 ``(x + a) + b`` becomes ``x + (a + b)``, ``x * a + b`` one fused operation that rounds once (FMA), and
 the ``* a`` behind a convolution of floats goes into its weights. Each is a rounding less than the
-source has, and some codes flip (measured: docs/openvino.md). Between two of them
+source has, and some codes flip. A PReLU that it merges into a convolution whose output has one pixel
+gives wrong numbers (all of this measured with 2026.4: docs/openvino.md). Between two of them
 
     Max(x, lowest finite float32)
 
-is put: it changes no number, it fuses into the kernel before it, and no rewrite sees through it.
+is put: it changes no number, no rewrite sees through it, and no convolution takes it in.
 
 One pair is left alone, scale and bias directly behind a convolution of codes: that is the epilogue
 of the INT8 kernel, which multiplies and then adds, two roundings on each generation of kernels
 (AVX2, AVX2-VNNI, AVX512, AVX512-VNNI, AMX: measured; ``qmdd verify`` measures it where it is run).
 
 Assumes: no infinities and no NaN, which no bounded pixel gives.
-Guarantees: the same values; between two linear operations on one tensor stands a ``Max``.
+Guarantees: the same values; between two linear operations on one tensor, and before every PReLU,
+stands a ``Max``.
 """
 
 from __future__ import annotations
@@ -27,25 +29,28 @@ from .base import Outcome, constant, insert, producer, shared_constant, tidy
 _LINEAR = ("Add", "Div", "Mul", "Sub")
 
 
-def hold_roundings(graph: gs.Graph) -> Outcome:
-    """Put a ``Max`` wherever two roundings could be merged."""
+def hold_fusions(graph: gs.Graph) -> Outcome:
+    """Put a ``Max`` wherever two operations could be merged."""
     outcome = Outcome()
-    lowest = shared_constant(graph, "lowest", np.array(np.finfo(np.float32).min))
-    for node in [node for node in graph.nodes if node.op in _LINEAR]:
-        index = _varying(node)
+    for node in [node for node in graph.nodes if node.op in (*_LINEAR, "PRelu")]:
+        index = 0 if node.op == "PRelu" else _varying(node)
         before = producer(node.inputs[index]) if index is not None else None
         if index is None or before is None or not _merges(before, node):
             continue
-        name = f"{node.inputs[index].name}.held"
-        known = [n for n in node.inputs[index].outputs if n.op == "Max" and n.inputs[1] is lowest]
-        held = known[0].outputs[0] if known else insert(
-            graph, "Max", name, [node.inputs[index], lowest]
-        )
-        node.inputs[index] = held
+        node.inputs[index] = _held(graph, node.inputs[index])
         outcome.applied += 1
     if outcome.modified:
         tidy(graph)
     return outcome
+
+
+def _held(graph: gs.Graph, tensor: gs.Tensor) -> gs.Tensor:
+    """``tensor`` behind a ``Max``, the same one for all its readers."""
+    lowest = shared_constant(graph, "lowest", np.array(np.finfo(np.float32).min))
+    for node in tensor.outputs:
+        if node.op == "Max" and node.inputs[1] is lowest:
+            return node.outputs[0]
+    return insert(graph, "Max", f"{tensor.name}.held", [tensor, lowest])
 
 
 def _varying(node: gs.Node) -> int | None:
@@ -57,6 +62,8 @@ def _varying(node: gs.Node) -> int | None:
 
 
 def _merges(before: gs.Node, node: gs.Node) -> bool:
+    if node.op == "PRelu":
+        return before.op != "Max"
     if before.op == "Conv":
         return not _on_codes(before) and node.op in ("Mul", "Div")
     if before.op not in _LINEAR or _varying(before) is None:
