@@ -22,7 +22,7 @@ from ..runtime.files import check_replaceable, folder_in_place, sha256_of
 from ..runtime.golden import Golden, write_golden
 from .errors import ExportError
 from .lower import Lowered, check_model, check_quantised, node_counts, onnx_for_target
-from .parity import TierResult, batches, compare, source_outputs
+from .parity import TierResult, batches, compare, require_runtime, source_outputs
 from .plan import PLAN_SIDE, planned_layers
 from .samples import sample_images
 from .source import Source, source_from_checkpoint
@@ -113,6 +113,8 @@ def export_bundle(
             "leave --weights out"
         )
     _check_output(output, force)
+    if verify:
+        require_runtime(lowered_for.runtime)
     say = report or (lambda _what, _done, _total: None)
     started = time.perf_counter()
     say("loading", 0, _STAGES)
@@ -131,7 +133,7 @@ def export_bundle(
         seconds += time.perf_counter() - writing
         checking = time.perf_counter()
         _write_golden(folder / GOLDEN, network, paths, contract)
-        plan = [layer.to_dict() for layer in planned_layers(lowered.model)]
+        plan = _plan(lowered_for, lowered)
         parity = (
             compare(
                 network,
@@ -173,6 +175,13 @@ def export_bundle(
         (folder / MANIFEST).write_bytes(manifest_bytes(manifest))
     say("done", _STAGES, _STAGES)
     return result
+
+
+def _plan(target: Target, lowered: Lowered) -> list[dict[str, Any]]:
+    """The plan for the manifest; how an FPGA flow folds its layers is its own matter."""
+    if target.form == "qonnx":
+        return []
+    return [layer.to_dict() for layer in planned_layers(lowered.model)]
 
 
 def _check_output(output: Path, force: bool) -> None:

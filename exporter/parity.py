@@ -24,7 +24,7 @@ from ..runtime.bundle import Bundle
 from ..runtime.images import load_rgb
 from ..runtime.preprocess import prepare
 from ..runtime.session import OnnxSession, Session
-from ..runtime.sessions import ONNXRUNTIME, OPENVINO, runtime_of
+from ..runtime.sessions import ONNXRUNTIME, OPENVINO, QONNX, runtime_of
 from .errors import ParityError
 from .probes import layer_of, with_probes
 from .source import find_source
@@ -213,6 +213,7 @@ def compare(
     unknown = set(tiers) - set(TIERS)
     if unknown:
         raise ParityError(f"no tier {sorted(unknown)[0]!r}; there are {', '.join(TIERS)}")
+    tiers = _tiers_in(runtime, tiers)
     quantized = bool(quantised_chains(network))
     probed, names = with_probes(model, quantized=quantized)
     expected = [layer_of(name) for name in names]
@@ -227,9 +228,7 @@ def compare(
         )
         for tier in tiers
     ]
-    sessions = [
-        _session(result, probed, threads, ["logit", *names]) for result in results
-    ]
+    sessions = [_session(result, probed, threads, ["logit", *names]) for result in results]
     _audit(results, model, threads, plan)
     done = 0
     for batch in batches(images, contract):
@@ -242,13 +241,36 @@ def compare(
     return results
 
 
-def _session(
-    result: TierResult, probed: bytes, threads: int | None, outputs: list[str]
-) -> Session:
+def _tiers_in(runtime: str, tiers: Sequence[str]) -> Sequence[str]:
+    """QONNX's operators are unknown to ONNX Runtime: its models have no strict tier."""
+    if runtime != QONNX:
+        return tiers
+    if "deployed" not in tiers:
+        raise ParityError("a QONNX model has no strict tier; leave --tier out")
+    return ("deployed",)
+
+
+def require_runtime(runtime: str) -> None:
+    """:class:`SessionError`, with what to install, where ``runtime`` is missing."""
+    if runtime == OPENVINO:
+        from ..runtime.openvino_session import require_openvino
+
+        require_openvino()
+    elif runtime == QONNX:
+        from .qonnx_session import require_qonnx
+
+        require_qonnx()
+
+
+def _session(result: TierResult, probed: bytes, threads: int | None, outputs: list[str]) -> Session:
     if result.runtime == OPENVINO:
         from ..runtime.openvino_session import OpenvinoSession
 
         return OpenvinoSession(probed, threads=threads, outputs=outputs)
+    if result.runtime == QONNX:
+        from .qonnx_session import QonnxSession
+
+        return QonnxSession(probed, outputs=outputs)
     optimize = result.tier == "deployed"
     return OnnxSession(probed, optimize=optimize, threads=threads, outputs=outputs)
 
@@ -298,6 +320,15 @@ def _check_shape(what: str, ours: npt.NDArray[Any], theirs: npt.NDArray[Any]) ->
         )
 
 
+def _runtime_of(bundle: Bundle, asked: str | None) -> str:
+    """What runs the deployed tier: ``asked``, or what the bundle was made for."""
+    if bundle.runtime != QONNX:
+        return runtime_of(bundle, asked)
+    if asked is not None:
+        raise ParityError(f"{bundle.path}: a QONNX model runs in qonnx alone; leave --runtime out")
+    return QONNX
+
+
 def verify_bundle(
     bundle: Path,
     *,
@@ -326,6 +357,8 @@ def verify_bundle(
 
     started = time.perf_counter()
     opened = Bundle.open(bundle)
+    ran_by = _runtime_of(opened, runtime)
+    require_runtime(ran_by)
     source = find_source(opened.manifest.get("source"), opened.path, checkpoint, module)
     results = compare(
         source.network,
@@ -335,7 +368,7 @@ def verify_bundle(
         tiers,
         threads,
         report,
-        runtime=runtime_of(opened, runtime),
+        runtime=ran_by,
         plan=opened.manifest.get("plan") or (),
     )
     return VerifyResult(

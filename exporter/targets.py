@@ -67,7 +67,7 @@ class Target:
         opsets: lowest and highest opset that the passes can write.
         opset: the one that is written unless the weights' storage needs a higher one.
         claim: one of :data:`CLAIMS`.
-        runtime: what runs the model on this machine: ``onnxruntime``, ``openvino``.
+        runtime: what runs the model on this machine: ``onnxruntime``, ``openvino``, ``qonnx``.
         engine: how its engine is built; ``None`` where the model itself is run.
         device: its entry in :mod:`.devices`, ``None`` for a family of devices.
         jetpack: NVIDIA's release of the Jetson's software.
@@ -266,6 +266,16 @@ _MODELS = (
         min_side=64,
     ),
     Target(
+        name="qonnx",
+        summary="FPGA flows (FINN) by QONNX: MultiThreshold and Quant; the same as --dialect qonnx",
+        form="qonnx",
+        passes=(*_FOLDS, "qonnx_image", "qonnx_weights", "qonnx_thresholds"),
+        opsets=(17, 21),
+        opset=17,
+        claim="measured",
+        runtime="qonnx",
+    ),
+    Target(
         name="canonical",
         summary="as traced: qmdd::MultiThreshold with a body in standard operators",
         form="canonical",
@@ -329,12 +339,16 @@ def passes_of(target: Target, storage: str, opset: int, precision: str) -> list[
     from .passes.pad_codes import pad_codes
     from .passes.pool_first import pool_first
     from .passes.pool_head import pool_head
+    from .passes.qonnx_operators import qonnx_image, qonnx_thresholds, qonnx_weights
 
     x86 = target.form == "openvino"
     known: dict[str, Pass] = {
         "fold_stem": fold_stem,
         "pool_head": pool_head,
         "fold_chain": fold_chain,
+        "qonnx_image": qonnx_image,
+        "qonnx_weights": qonnx_weights,
+        "qonnx_thresholds": qonnx_thresholds,
         "block_head": block_head,
         "pad_codes": pad_codes,
         "pool_first": pool_first,

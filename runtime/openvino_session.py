@@ -37,6 +37,14 @@ EXACT: dict[str, Any] = {
 }
 
 
+def require_openvino() -> None:
+    """Refuse early where the package is missing: :class:`SessionError` says what to install."""
+    try:
+        import_module("openvino")
+    except ImportError as error:
+        raise SessionError(not_installed("openvino", "openvino")) from error
+
+
 class BuiltLayer(NamedTuple):
     """A convolution or matrix product as OpenVINO built it.
 
@@ -72,12 +80,9 @@ class OpenvinoSession(Session):
         threads: int | None = None,
         outputs: list[str] | None = None,
     ) -> None:
-        try:
-            openvino: Any = import_module("openvino")
-            frontend: Any = import_module("openvino.frontend")
-        except ImportError as error:
-            raise SessionError(not_installed("openvino", "openvino")) from error
-
+        require_openvino()
+        openvino: Any = import_module("openvino")
+        frontend: Any = import_module("openvino.frontend")
         super().__init__(model, threads)
         settings = {
             **EXACT,

@@ -7,6 +7,8 @@ from .errors import SessionError
 from .session import OnnxSession, Session
 
 ONNXRUNTIME, OPENVINO = "onnxruntime", "openvino"
+#: Executes models for FPGA flows; for verification only (it lives in the exporter's room).
+QONNX = "qonnx"
 #: Runtimes that score images; any of them can be asked for.
 RUNTIMES = (ONNXRUNTIME, OPENVINO)
 

@@ -100,6 +100,16 @@ def ascending(table: np.ndarray) -> bool:
     return not np.isnan(table).any() and bool((table[:, 1:] >= table[:, :-1]).all())
 
 
+def free_name(layer: str, taken: set[str]) -> str:
+    """``layer``, numbered if it is taken: the tracer merges equal constants of several layers."""
+    name, number = layer, 1
+    while name in taken:
+        number += 1
+        name = f"{layer}.{number}"
+    taken.add(name)
+    return name
+
+
 def shared_constant(graph: gs.Graph, name: str, value: np.ndarray) -> gs.Constant:
     """The graph's constant called ``name``; made on first use (names are unique in a graph)."""
     known: dict[str, gs.Constant] = graph.__dict__.setdefault("qmdd_constants", {})

@@ -93,9 +93,7 @@ def _quantise_padded(
         node.inputs[index] = values
 
 
-def _compare(
-    graph: gs.Graph, layer: str, x: gs.Tensor, table: np.ndarray, kind: int
-) -> gs.Tensor:
+def _compare(graph: gs.Graph, layer: str, x: gs.Tensor, table: np.ndarray, kind: int) -> gs.Tensor:
     """The count as floats, made of ones and sums of type ``kind``."""
     total: gs.Tensor | None = None
     for index in range(table.shape[1]):

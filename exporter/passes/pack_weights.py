@@ -38,6 +38,7 @@ from .base import (
     Pass,
     codes_behind,
     constant,
+    free_name,
     insert,
     producer,
     refuse,
@@ -84,7 +85,7 @@ def _pack_weights(graph: gs.Graph, storage: str, opset: int, int16_pairs: bool) 
         name = scale.inputs[0].name
         if thresholds is None or name.endswith(_WEIGHT):  # stored as INT8 by an earlier run
             continue
-        layer = _free_name(name.removesuffix(".codes"), taken)
+        layer = free_name(name.removesuffix(".codes"), taken)
         top = thresholds.shape[1]
         plan = _Plan(layer, storage, opset, top, INT16_PAIR // top if int16_pairs else None)
         _store(graph, conv, plan, codes.astype(np.int64))
@@ -92,16 +93,6 @@ def _pack_weights(graph: gs.Graph, storage: str, opset: int, int16_pairs: bool) 
     if outcome.modified:
         tidy(graph)
     return outcome
-
-
-def _free_name(layer: str, taken: set[str]) -> str:
-    """``layer``, numbered if it is taken: the tracer merges equal constants of several layers."""
-    name, number = layer, 1
-    while name in taken:
-        number += 1
-        name = f"{layer}.{number}"
-    taken.add(name)
-    return name
 
 
 def _widen_stem(scale: gs.Node, codes: np.ndarray, opset: int) -> None:

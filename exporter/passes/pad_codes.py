@@ -54,8 +54,6 @@ def _read_plain(
     attrs = {**conv.attrs, "pads": [0, 0, 0, 0]}
     raw = insert(graph, "Conv", f"{out.name}.raw", [source, conv.inputs[1]], attrs)
     offset = -level * weights.reshape(weights.shape[0], -1).sum(1)
-    constant_sum = gs.Constant(
-        f"{out.name}.offset", offset.reshape(1, -1, 1, 1).astype(np.float32)
-    )
+    constant_sum = gs.Constant(f"{out.name}.offset", offset.reshape(1, -1, 1, 1).astype(np.float32))
     replace_uses(graph, out, insert(graph, "Add", f"{out.name}.centred", [raw, constant_sum]))
     conv.outputs.clear()
