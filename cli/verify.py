@@ -68,8 +68,8 @@ def command(
     """Compare BUNDLE with the PyTorch checkpoint it was exported from.
 
     Integer codes at every quantizer, logits and verdicts are compared on the images given. If a
-    code or a verdict differs, or a logit by more than 1e-5, or a layer that was lowered to INT8 runs
-    in float, the exit code is 1.
+    code or a verdict differs, or a logit by more than 1e-5, or a layer that was lowered to INT8
+    runs in float, the exit code is 1.
 
     \b
     qmdd verify bundle

@@ -1,7 +1,7 @@
 """What makes an ONNX file a QONNX one: fixed shapes, its operators' domain, data type annotations.
 
-QONNX (and FINN) want the shape of every tensor known, one batch and one size of image. The annotation
-of a tensor's data type is QONNX's own, under the key ``finn_datatype``.
+QONNX (and FINN) want the shape of every tensor known, one batch and one size of image. The
+annotation of a tensor's data type is QONNX's own, under the key ``finn_datatype``.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A QONNX model executed by the ``qonnx`` package: node by node, slow, and the reference for FPGAs."""
+"""A QONNX model executed by the ``qonnx`` package, node by node: the reference for FPGA flows."""
 
 from __future__ import annotations
 

@@ -153,6 +153,7 @@ _ENGINE_PASSES = (
     *_FOLDS,
     "engine_stem",
     "engine_weights",
+    "engine_lookup",
     "engine_thresholds",
 )
 
@@ -328,6 +329,7 @@ def passes_of(target: Target, storage: str, opset: int, precision: str) -> list[
     """
     from .passes.block_head import block_head
     from .passes.byte_stem import byte_stem
+    from .passes.engine_lookup import engine_lookup
     from .passes.engine_stem import engine_stem
     from .passes.engine_thresholds import engine_thresholds
     from .passes.engine_weights import engine_weights
@@ -358,6 +360,7 @@ def passes_of(target: Target, storage: str, opset: int, precision: str) -> list[
         "hold_fusions": hold_fusions,
         "engine_stem": engine_stem,
         "engine_weights": engine_weights(storage, precision, target.engine),
+        "engine_lookup": engine_lookup,
         "engine_thresholds": engine_thresholds,
     }
     return [(name, known[name]) for name in target.passes]

@@ -112,10 +112,10 @@ class OpenvinoSession(Session):
         return [found[index].copy() for index in self._indices]
 
     def chains(self) -> dict[str, tuple[str, ...]]:
-        """For each convolution and matrix product of the model as it was read, by its name: itself
-        and the operators behind it that may be merged with it, in order.
+        """What may be merged with each convolution and matrix product of the model as it was read.
 
-        OpenVINO names what it merges after any of its members.
+        By its name: itself and the operators behind it, in order. OpenVINO names what it merges
+        after any of its members.
         """
         found = {}
         for node in self._graph.get_ordered_ops():

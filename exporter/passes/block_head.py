@@ -1,8 +1,8 @@
 """The head's product in blocks, so that its sum of floats loses fewer last bits.
 
 The logit is a sum of ``C`` products. OpenVINO adds them one after the other; with the logits of
-trained networks (around 30 on noise) that costs up to 2.3e-5, more than the 1e-5 that parity allows.
-Summed in about ``sqrt(C)`` blocks, and the blocks then, it is at most 4e-6 (measured:
+trained networks (around 30 on noise) that costs up to 2.3e-5, more than the 1e-5 that parity
+allows. Summed in about ``sqrt(C)`` blocks, and the blocks then, it is at most 4e-6 (measured:
 docs/openvino.md)::
 
     features [N, C] @ W [C, 1]  =  (features @ blocks [C, G]) @ ones [G, 1]

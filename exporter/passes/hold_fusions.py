@@ -1,10 +1,10 @@
 """Keep apart what OpenVINO would merge, and round or compute otherwise by it.
 
 It rewrites neighbours that are linear in one tensor: ``(x * a) * b`` becomes ``x * (a * b)``,
-``(x + a) + b`` becomes ``x + (a + b)``, ``x * a + b`` one fused operation that rounds once (FMA), and
-the ``* a`` behind a convolution of floats goes into its weights. Each is a rounding less than the
-source has, and some codes flip. A PReLU that it merges into a convolution whose output has one pixel
-gives wrong numbers (all of this measured with 2026.4: docs/openvino.md). Between two of them
+``(x + a) + b`` becomes ``x + (a + b)``, ``x * a + b`` one fused operation that rounds once (FMA),
+and the ``* a`` behind a convolution of floats goes into its weights. Each is a rounding less than
+the source has, and some codes flip. A PReLU that it merges into a convolution whose output has one
+pixel gives wrong numbers (all of this measured with 2026.4: docs/openvino.md). Between two of them
 
     Max(x, lowest finite float32)
 
@@ -63,7 +63,7 @@ def _varying(node: gs.Node) -> int | None:
 
 def _merges(before: gs.Node, node: gs.Node) -> bool:
     if node.op == "PRelu":
-        return before.op != "Max"
+        return bool(before.op != "Max")
     if before.op == "Conv":
         return not _on_codes(before) and node.op in ("Mul", "Div")
     if before.op not in _LINEAR or _varying(before) is None:

@@ -1,12 +1,12 @@
 """Codes that a convolution reads minus a constant, read as they are: no zero point is needed.
 
-With zero ``z`` a convolution reads ``code - z`` and pads with 0, which is code ``z``. So it may read
-the codes themselves, padded with ``z``, and the rest is a constant of each output channel::
+With zero ``z`` a convolution reads ``code - z`` and pads with 0, which is code ``z``. So it may
+read the codes themselves, padded with ``z``; the rest is a constant of each output channel::
 
     conv(code - z, W) = conv(pad(code, z), W) - z * sum(W)
 
-All of it are whole numbers below 2^24. OpenVINO (2026.4) crashes on UINT8 codes with a zero point in
-a model of free image size, and signed codes lose a bit in its kernels for CPUs without VNNI.
+All of these are whole numbers below 2^24. OpenVINO (2026.4) crashes on UINT8 codes with a zero
+point in a model of free image size.
 
 Assumes: ``Conv(Sub(MultiThreshold(...), z), DequantizeLinear(integers, 1))``, ``z`` whole.
 Guarantees: equal sums; no convolution reads a difference of codes.

@@ -1,7 +1,8 @@
 """Quantizers and weights as QONNX writes them, for flows that build FPGA accelerators (FINN).
 
-* ``qmdd::MultiThreshold`` becomes ``qonnx.custom_op.general::MultiThreshold``, which counts ``x >= t``
-  by the same table; where convolutions read ``code - zero``, ``-zero`` is its ``out_bias``.
+* ``qmdd::MultiThreshold`` becomes ``qonnx.custom_op.general::MultiThreshold``, which counts
+  ``x >= t`` by the same table; where convolutions read ``code - zero``, its ``out_bias`` is
+  ``-zero``.
 * Weights become ``Quant(floats, scale 1, zero point 0, bits)``. Codes at the odd numbers, ``-3, -1,
   1, 3``, are written as what they are: whole numbers of one bit more (INT3), every other of which
   occurs. An exact fit would need scale 2 and a zero point of one half, and FINN takes zero point 0

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from qmdd.exporter.export import CONTRACT
-from qmdd.exporter.lower import Lowered, check_model, node_counts, onnx_for_target
+from qmdd.exporter.lower import Lowered, check_model, onnx_for_target
 from qmdd.exporter.parity import TierResult, compare
 from qmdd.exporter.plan import planned_layers
 from qmdd.exporter.targets import find_target
