@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .errors import FAILURE, printable
-from .options import FILE, debug_option, image_files, json_option, threads_option, threshold_option
+from .options import (
+    FILE,
+    debug_option,
+    image_files,
+    json_option,
+    runtime_option,
+    threads_option,
+    threshold_option,
+)
 from .output import print_json, print_line, progress, stdout_is_terminal
 
 if TYPE_CHECKING:
@@ -21,6 +29,7 @@ if TYPE_CHECKING:
 @click.argument("bundle", type=FILE)
 @click.argument("paths", nargs=-1, required=True, type=FILE, metavar="PATH...")
 @threshold_option("the bundle's")
+@runtime_option
 @threads_option
 @json_option
 @click.option("--csv", "as_csv", is_flag=True, help="Print the result as CSV.")
@@ -29,6 +38,7 @@ def command(
     bundle: Path,
     paths: tuple[Path, ...],
     threshold: float | None,
+    runtime: str | None,
     threads: int | None,
     as_json: bool,
     as_csv: bool,
@@ -49,7 +59,7 @@ def command(
 
     from ..runtime.detector import Detector
 
-    detector = Detector.open(bundle, threads=threads)
+    detector = Detector.open(bundle, threads=threads, runtime=runtime)
     verdicts = detector.detect(files, threshold=threshold)
     if as_csv:
         _print_csv_row(("path", "score", "verdict", "error"))

@@ -14,6 +14,7 @@ from .options import (
     FILE,
     debug_option,
     json_option,
+    runtime_option,
     threads_option,
     threshold_option,
     use_threads,
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
 @click.option(
     "--plot", type=FILE, metavar="FILE", help="Draw the result: a .png, .svg or .pdf file."
 )
+@runtime_option
 @threads_option
 @json_option
 @click.option("--csv", "as_csv", is_flag=True, help="Print the result as CSV.")
@@ -56,11 +58,12 @@ def command(
     skip_bad: bool,
     scores: Path | None,
     plot: Path | None,
+    runtime: str | None,
     threads: int | None,
     as_json: bool,
     as_csv: bool,
 ) -> None:
-    """Measure a bundle (with ONNX Runtime) or a checkpoint (with PyTorch) on an image folder.
+    """Measure a bundle (with its runtime) or a checkpoint (with PyTorch) on an image folder.
 
     Prints accuracy and average precision of each generator and their means, with 95 % confidence
     intervals. The test sets ForenSynths and UniversalFakeDetect are known by their folder names.
@@ -89,7 +92,7 @@ def command(
     with stdout_for_results(), progress() as report:
         samples = scan(data, shared_reals=True)
         outside = [str(path) for path in find_outside(data)]
-        subject = _subject(detector, threads)
+        subject = _subject(detector, threads, runtime)
         groups = find_seen(in_order({s.generator for s in samples}), subject.trained_on, given)
         scored = score_samples(samples, subject, skip_bad=skip_bad, report=report)
         bar = subject.threshold if threshold is None else threshold
@@ -134,7 +137,7 @@ def _check_output(path: Path | None) -> None:
         raise CommandError(f"{path.parent}: no such folder; make it, or choose another place")
 
 
-def _subject(path: Path, threads: int | None) -> Subject:
+def _subject(path: Path, threads: int | None, runtime: str | None) -> Subject:
     """A folder is a bundle, a file or a built-in one's name a checkpoint.
 
     A file of a bundle is refused with the advice to give the folder.
@@ -142,12 +145,14 @@ def _subject(path: Path, threads: int | None) -> Subject:
     if path.is_dir() or path.suffix in (".onnx", ".json"):
         from ..runtime.scoring import subject_from_bundle
 
-        return subject_from_bundle(path, threads)
+        return subject_from_bundle(path, threads, runtime)
     from ..models.zoo import checkpoint_named
 
     file = checkpoint_named(path)
     if not file.exists():
         raise CommandError(f"{path}: no such bundle or checkpoint, nor a built-in one (qmdd zoo)")
+    if runtime is not None:
+        raise click.UsageError(f"--runtime is for bundles; {path} is a checkpoint, run by PyTorch")
     needs_extra("train")
 
     from ..calibration.evaluate import subject_from_checkpoint

@@ -31,6 +31,8 @@ from .output import (
     stdout_for_results,
 )
 
+DIALECTS = ("onnx", "qonnx")
+
 if TYPE_CHECKING:
     from ..exporter.export import ExportResult
     from ..exporter.source import Source
@@ -47,7 +49,12 @@ if TYPE_CHECKING:
 @module_option
 @bits_option(f"the checkpoint's, else {DEFAULT_BITS}")
 @arch_option(f"the checkpoint's, else {DEFAULT_ARCH}")
-@click.option("--target", default="onnx", show_default=True, help="What to lower the model for.")
+@click.option("--target", metavar="NAME", help="What to lower the model for; default: onnx.")
+@click.option(
+    "--dialect",
+    type=click.Choice(DIALECTS),
+    help="Operators to write; default: onnx. qonnx: MultiThreshold and Quant, for FPGA flows.",
+)
 @images_option
 @click.option(
     "--weights",
@@ -87,7 +94,8 @@ def command(
     module: str | None,
     bits: int | None,
     arch: str | None,
-    target: str,
+    target: str | None,
+    dialect: str | None,
     images: tuple[Path, ...],
     weights: str | None,
     precision: str | None,
@@ -109,6 +117,7 @@ def command(
     """
     if module is not None and (checkpoint, bits, arch) != (None, None, None):
         raise click.UsageError("--module brings its own network; leave the other options out")
+    target = _target(target, dialect)
 
     from ..exporter.errors import ExportError
     from ..exporter.targets import find_target
@@ -147,6 +156,22 @@ def command(
             f"{place}: parity missed ({missed_parity(result.to_dict()['parity'])}); "
             "do not ship this bundle"
         )
+
+
+def _target(target: str | None, dialect: str | None) -> str:
+    """The target that the two options mean; each dialect is a target of its own."""
+    if dialect is None or target in (None, dialect):
+        return target or dialect or "onnx"
+    if dialect == "qonnx":
+        raise click.UsageError(
+            f"--dialect qonnx is for FPGA flows, --target {target} is not; leave --target out, or "
+            "export for both, one after the other"
+        )
+    if target == "qonnx":
+        raise click.UsageError(
+            "--target qonnx is written in --dialect qonnx, not onnx; leave --dialect out"
+        )
+    return str(target)
 
 
 def _source(

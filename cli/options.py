@@ -29,6 +29,9 @@ ARCHITECTURES = (
 REPRESENTATIONS = ("npr", "rgb")
 QUANTIZERS = ("minmax", "lsq", "n2uq", "binary")
 WIDTHS = ("1", "2", "3", "4", "8", "32")
+#: The same as :data:`qmdd.runtime.sessions.RUNTIMES`, which is not imported here because it imports
+#: numpy; a test holds the two together.
+RUNTIMES = ("onnxruntime", "openvino")
 DEFAULT_ARCH, DEFAULT_BITS = "resnet23", 2
 FULL_PRECISION = 32
 
@@ -77,6 +80,15 @@ def threads_option(command: F) -> F:
         type=click.IntRange(min=1),
         metavar="N",
         help="Threads to compute with; default: one a core.",
+    )(command)
+
+
+def runtime_option(command: F) -> F:
+    """``--runtime NAME``: what runs a bundle."""
+    return click.option(
+        "--runtime",
+        type=click.Choice(RUNTIMES),
+        help="What runs a bundle; default: what it was exported for.",
     )(command)
 
 

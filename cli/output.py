@@ -112,7 +112,7 @@ def print_parity(tiers: Sequence[Mapping[str, Any]], *, layers: bool = False) ->
         columns,
         [
             (
-                tier["tier"],
+                _tier_name(tier),
                 f"{tier['images']:,}",
                 f"{tier['codes_compared']:,}",
                 f"{tier['wrong_codes']:,}",
@@ -122,6 +122,9 @@ def print_parity(tiers: Sequence[Mapping[str, Any]], *, layers: bool = False) ->
             for tier in tiers
         ],
     )
+    for tier in tiers:
+        for line in tier["fallbacks"]:
+            print_line(f"not as planned, {tier['tier']} ({tier['runtime']}): {line}")
     if layers:
         names = ("layer", "codes", *(f"wrong, {tier['tier']}" for tier in tiers))
         each = zip(*(tier["layers"] for tier in tiers), strict=True)
@@ -133,13 +136,20 @@ def print_parity(tiers: Sequence[Mapping[str, Any]], *, layers: bool = False) ->
         print_table(names, rows)
 
 
+def _tier_name(tier: Mapping[str, Any]) -> str:
+    """A tier, and what ran it where that is not ONNX Runtime."""
+    name, runtime = str(tier["tier"]), tier["runtime"]
+    return name if runtime == "onnxruntime" else f"{name} ({runtime})"
+
+
 def missed_parity(tiers: Sequence[Mapping[str, Any]]) -> str:
     """What was missed, in words, for the line that ends a command whose parity failed."""
     wrong = sum(tier["wrong_codes"] for tier in tiers)
     total = sum(tier["codes_compared"] for tier in tiers)
     flipped = sum(tier["flipped_verdicts"] for tier in tiers)
     largest = max((tier["max_abs_logit_diff"] for tier in tiers), default=math.nan)
+    floats = len({line for tier in tiers for line in tier["fallbacks"]})
     return (
         f"{wrong:,} of {total:,} codes wrong, largest logit difference {largest:.1e}, "
-        f"{flipped:,} verdicts flipped"
+        f"{flipped:,} verdicts flipped" + (f", {floats:,} layers not as planned" if floats else "")
     )

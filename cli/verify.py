@@ -15,6 +15,7 @@ from .options import (
     images_option,
     json_option,
     module_option,
+    runtime_option,
     threads_option,
     use_threads,
 )
@@ -46,9 +47,10 @@ TIERS = ("strict", "deployed")
     type=click.Choice([*TIERS, "both"]),
     default="both",
     show_default=True,
-    help="strict: the runtime's optimiser off; deployed: as shipped.",
+    help="strict: ONNX Runtime, its optimiser off; deployed: as the bundle's runtime runs it.",
 )
 @click.option("--layers", is_flag=True, help="Print every quantised layer.")
+@runtime_option
 @threads_option
 @json_option
 @debug_option
@@ -59,13 +61,15 @@ def command(
     images: tuple[Path, ...],
     tier: str,
     layers: bool,
+    runtime: str | None,
     threads: int | None,
     as_json: bool,
 ) -> None:
     """Compare BUNDLE with the PyTorch checkpoint it was exported from.
 
     Integer codes at every quantizer, logits and verdicts are compared on the images given. If a
-    code or a verdict differs, or a logit by more than 1e-5, the exit code is 1.
+    code or a verdict differs, or a logit by more than 1e-5, or a layer that was lowered to INT8
+    runs in float, the exit code is 1.
 
     \b
     qmdd verify bundle
@@ -86,6 +90,7 @@ def command(
             images=files,
             tiers=TIERS if tier == "both" else (tier,),
             threads=threads,
+            runtime=runtime,
             report=report,
         )
     data = result.to_dict()

@@ -22,7 +22,7 @@ from ..runtime.files import check_replaceable, folder_in_place, sha256_of
 from ..runtime.golden import Golden, write_golden
 from .errors import ExportError
 from .lower import Lowered, check_model, check_quantised, node_counts, onnx_for_target
-from .parity import TierResult, batches, compare, source_outputs
+from .parity import TierResult, batches, compare, require_runtime, source_outputs
 from .plan import PLAN_SIDE, planned_layers
 from .samples import sample_images
 from .source import Source, source_from_checkpoint
@@ -113,6 +113,8 @@ def export_bundle(
             "leave --weights out"
         )
     _check_output(output, force)
+    if verify:
+        require_runtime(lowered_for.runtime)
     say = report or (lambda _what, _done, _total: None)
     started = time.perf_counter()
     say("loading", 0, _STAGES)
@@ -123,14 +125,28 @@ def export_bundle(
 
     say("writing", 4, _STAGES)
     paths = list(images) or sample_images()
+    contract = {**CONTRACT, "min_side": lowered_for.min_side}
     with folder_in_place(output, replace=force, marker=MANIFEST) as folder:
         writing = time.perf_counter()
         (folder / MODEL).write_bytes(model)
         (folder / GOLDEN).parent.mkdir()
         seconds += time.perf_counter() - writing
         checking = time.perf_counter()
-        _write_golden(folder / GOLDEN, network, paths)
-        parity = compare(network, folder / MODEL, paths, CONTRACT, report=say) if verify else []
+        _write_golden(folder / GOLDEN, network, paths, contract)
+        plan = _plan(lowered_for, lowered)
+        parity = (
+            compare(
+                network,
+                folder / MODEL,
+                paths,
+                contract,
+                runtime=lowered_for.runtime,
+                plan=plan,
+                report=say,
+            )
+            if verify
+            else []
+        )
         result = ExportResult(
             bundle=output,
             arch=source.arch,
@@ -147,11 +163,25 @@ def export_bundle(
                 *lowered.notes,
             ],
         )
-        form = {"opset": version, "weights": storage, "precision": width}
+        form = {
+            "opset": version,
+            "weights": storage,
+            "precision": width,
+            "runtime": lowered_for.runtime,
+            "input": contract,
+            "plan": plan,
+        }
         manifest = _manifest(folder, source, result, form, lowered)
         (folder / MANIFEST).write_bytes(manifest_bytes(manifest))
     say("done", _STAGES, _STAGES)
     return result
+
+
+def _plan(target: Target, lowered: Lowered) -> list[dict[str, Any]]:
+    """The plan for the manifest; how an FPGA flow folds its layers is its own matter."""
+    if target.form == "qonnx":
+        return []
+    return [layer.to_dict() for layer in planned_layers(lowered.model)]
 
 
 def _check_output(output: Path, force: bool) -> None:
@@ -190,10 +220,12 @@ def _frozen_copy(network: nn.Module) -> nn.Module:
     return network if is_frozen(network) else freeze(copy.deepcopy(network))
 
 
-def _write_golden(path: Path, network: nn.Module, paths: Sequence[Path]) -> None:
+def _write_golden(
+    path: Path, network: nn.Module, paths: Sequence[Path], contract: dict[str, Any]
+) -> None:
     images, logits, codes = [], [], []
     spread = paths[:: max(1, len(paths) // GOLDEN_IMAGES)][:GOLDEN_IMAGES]  # not all of one class
-    for batch in batches(spread, {**CONTRACT, "max_side": GOLDEN_SIDE}):
+    for batch in batches(spread, {**contract, "max_side": GOLDEN_SIDE}):
         for image in batch:
             logit, record = source_outputs(network, image[None])
             images.append(image)
@@ -238,7 +270,6 @@ def _manifest(
         "target": result.target,
         **form,
         "source": source.entry,
-        "input": CONTRACT,
         "output": OUTPUT,
         "threshold": THRESHOLD,
         "files": {
@@ -254,7 +285,6 @@ def _manifest(
         "notes": lowered.notes,
         "size": result.size,
         "nodes": result.nodes,
-        "plan": [layer.to_dict() for layer in planned_layers(lowered.model)],
         "parity": [_finite(tier.to_dict()) for tier in result.parity],
     }
 

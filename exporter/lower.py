@@ -54,6 +54,8 @@ def onnx_for_target(
     from .passes.base import tidy
     from .passes.engine_blob import int4_constants
     from .passes.pack_weights import packed_constants
+    from .passes.qonnx_operators import datatypes
+    from .qonnx_model import finish_qonnx
 
     low, high = target.opsets
     if not low <= opset <= high:
@@ -78,6 +80,8 @@ def onnx_for_target(
     _set_header(model, opset, own)
     _pack_initializers(model, packed, signed)
     _name_nodes(model)
+    if target.form == "qonnx":
+        finish_qonnx(model, datatypes(graph))
     return Lowered(model, applied, notes, tables)
 
 

@@ -1,9 +1,9 @@
 """Parity: integer codes, logits and verdicts of the source model against the exported one.
 
 The source is the checkpoint's own model in PyTorch, in evaluation mode: real quantizers, real
-logarithms, real batch-norm parameters; nothing that the exporter made. The other side is ONNX
-Runtime on the bundle's file, in two tiers: *strict*, its optimiser off, and *deployed*, as shipped.
-Codes are compared as integers at every quantizer.
+logarithms, real batch-norm parameters; nothing that the exporter made. The other side is the
+bundle's file, in two tiers: *strict*, ONNX Runtime with its optimiser off, and *deployed*, as the
+runtime that the bundle is made for runs it. Codes are compared as integers at every quantizer.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,8 @@ from ..models import Codes, quantised_chains
 from ..runtime.bundle import Bundle
 from ..runtime.images import load_rgb
 from ..runtime.preprocess import prepare
-from ..runtime.session import OnnxSession
+from ..runtime.session import OnnxSession, Session
+from ..runtime.sessions import ONNXRUNTIME, OPENVINO, QONNX, runtime_of
 from .errors import ParityError
 from .probes import layer_of, with_probes
 from .source import find_source
@@ -53,7 +54,11 @@ class LayerResult:
 
 @dataclasses.dataclass
 class TierResult:
-    """Parity of one tier over all images; ``layers`` is empty in full precision."""
+    """Parity of one tier over all images; ``layers`` is empty in full precision.
+
+    ``fallbacks``: a line for each layer that ``runtime`` silently runs in another precision than
+    planned.
+    """
 
     tier: str
     images: int = 0
@@ -61,6 +66,8 @@ class TierResult:
     flipped_verdicts: int = 0
     layers: list[LayerResult] = dataclasses.field(default_factory=list)
     quantized: bool = True
+    runtime: str = ONNXRUNTIME
+    fallbacks: list[str] = dataclasses.field(default_factory=list)
 
     @property
     def codes_compared(self) -> int:
@@ -79,21 +86,24 @@ class TierResult:
 
     @property
     def passed(self) -> bool:
-        """Every code equal, logits within :attr:`logit_bar`, no verdict flipped."""
+        """Every code equal, logits within :attr:`logit_bar`, no verdict flipped, no fallback."""
         close = self.max_abs_logit_diff <= self.logit_bar
         compared = self.images > 0 and (self.codes_compared > 0 or not self.quantized)
-        return compared and not self.wrong_codes and close and not self.flipped_verdicts
+        same = not self.wrong_codes and close and not self.flipped_verdicts
+        return compared and same and not self.fallbacks
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON and the manifest."""
         return {
             "tier": self.tier,
+            "runtime": self.runtime,
             "images": self.images,
             "codes_compared": self.codes_compared,
             "wrong_codes": self.wrong_codes,
             "max_abs_logit_diff": self.max_abs_logit_diff,
             "logit_bar": self.logit_bar,
             "flipped_verdicts": self.flipped_verdicts,
+            "fallbacks": list(self.fallbacks),
             "layers": [dataclasses.asdict(layer) for layer in self.layers],
         }
 
@@ -184,8 +194,16 @@ def compare(
     tiers: Sequence[str] = TIERS,
     threads: int | None = None,
     report: Report | None = None,
+    *,
+    runtime: str = ONNXRUNTIME,
+    plan: Sequence[Mapping[str, Any]] = (),
 ) -> list[TierResult]:
     """Compare ``network`` with the ONNX file ``model`` on ``images``, in the given tiers.
+
+    Args:
+        runtime: what runs the deployed tier.
+        plan: the layers of the model, as :class:`.plan.PlannedLayer` writes them; a runtime that
+            can say what it built is held to it.
 
     Raises:
         ParityError: no images, an unknown tier, or a model whose layers are not the network's.
@@ -195,19 +213,23 @@ def compare(
     unknown = set(tiers) - set(TIERS)
     if unknown:
         raise ParityError(f"no tier {sorted(unknown)[0]!r}; there are {', '.join(TIERS)}")
+    tiers = _tiers_in(runtime, tiers)
     quantized = bool(quantised_chains(network))
     probed, names = with_probes(model, quantized=quantized)
     expected = [layer_of(name) for name in names]
     if sorted(expected) != sorted(name for name, _ in quantised_chains(network)):
         raise ParityError(f"{model}: its quantizers are not those of the source checkpoint")
     results = [
-        TierResult(tier, layers=[LayerResult(n) for n in expected], quantized=quantized)
+        TierResult(
+            tier,
+            layers=[LayerResult(n) for n in expected],
+            quantized=quantized,
+            runtime=runtime if tier == "deployed" else ONNXRUNTIME,
+        )
         for tier in tiers
     ]
-    sessions = [
-        OnnxSession(probed, optimize=tier == "deployed", threads=threads, outputs=["logit", *names])
-        for tier in tiers
-    ]
+    sessions = [_session(result, probed, threads, ["logit", *names]) for result in results]
+    _audit(results, model, threads, plan)
     done = 0
     for batch in batches(images, contract):
         logits, codes = source_outputs(network, batch)
@@ -217,6 +239,55 @@ def compare(
         if report:
             report("parity", done, len(images))
     return results
+
+
+def _tiers_in(runtime: str, tiers: Sequence[str]) -> Sequence[str]:
+    """QONNX's operators are unknown to ONNX Runtime: its models have no strict tier."""
+    if runtime != QONNX:
+        return tiers
+    if "deployed" not in tiers:
+        raise ParityError("a QONNX model has no strict tier; leave --tier out")
+    return ("deployed",)
+
+
+def require_runtime(runtime: str) -> None:
+    """:class:`SessionError`, with what to install, where ``runtime`` is missing."""
+    if runtime == OPENVINO:
+        from ..runtime.openvino_session import require_openvino
+
+        require_openvino()
+    elif runtime == QONNX:
+        from .qonnx_session import require_qonnx
+
+        require_qonnx()
+
+
+def _session(result: TierResult, probed: bytes, threads: int | None, outputs: list[str]) -> Session:
+    if result.runtime == OPENVINO:
+        from ..runtime.openvino_session import OpenvinoSession
+
+        return OpenvinoSession(probed, threads=threads, outputs=outputs)
+    if result.runtime == QONNX:
+        from .qonnx_session import QonnxSession
+
+        return QonnxSession(probed, outputs=outputs)
+    optimize = result.tier == "deployed"
+    return OnnxSession(probed, optimize=optimize, threads=threads, outputs=outputs)
+
+
+def _audit(
+    results: Sequence[TierResult],
+    model: Path,
+    threads: int | None,
+    plan: Sequence[Mapping[str, Any]],
+) -> None:
+    """Note what the file as shipped, without probes, runs in another precision than planned."""
+    for result in results:
+        if result.runtime == OPENVINO and plan:
+            from ..runtime.openvino_audit import audit, fallbacks
+            from ..runtime.openvino_session import OpenvinoSession
+
+            result.fallbacks = fallbacks(audit(OpenvinoSession(model, threads=threads), plan))
 
 
 def _add(
@@ -249,6 +320,15 @@ def _check_shape(what: str, ours: npt.NDArray[Any], theirs: npt.NDArray[Any]) ->
         )
 
 
+def _runtime_of(bundle: Bundle, asked: str | None) -> str:
+    """What runs the deployed tier: ``asked``, or what the bundle was made for."""
+    if bundle.runtime != QONNX:
+        return runtime_of(bundle, asked)
+    if asked is not None:
+        raise ParityError(f"{bundle.path}: a QONNX model runs in qonnx alone; leave --runtime out")
+    return QONNX
+
+
 def verify_bundle(
     bundle: Path,
     *,
@@ -257,6 +337,7 @@ def verify_bundle(
     images: Sequence[Path] = (),
     tiers: Sequence[str] = TIERS,
     threads: int | None = None,
+    runtime: str | None = None,
     report: Report | None = None,
 ) -> VerifyResult:
     """Compare a bundle with its source checkpoint.
@@ -265,6 +346,7 @@ def verify_bundle(
         checkpoint: the source, a file; see :func:`find_source`.
         module: the source, a factory ``package.module:factory``.
         images: files to compare on; by default the samples that travel with the project.
+        runtime: what runs the deployed tier; by default what the bundle was made for.
         report: called with ``("parity", done, total)``.
 
     Raises:
@@ -275,6 +357,8 @@ def verify_bundle(
 
     started = time.perf_counter()
     opened = Bundle.open(bundle)
+    ran_by = _runtime_of(opened, runtime)
+    require_runtime(ran_by)
     source = find_source(opened.manifest.get("source"), opened.path, checkpoint, module)
     results = compare(
         source.network,
@@ -284,6 +368,8 @@ def verify_bundle(
         tiers,
         threads,
         report,
+        runtime=ran_by,
+        plan=opened.manifest.get("plan") or (),
     )
     return VerifyResult(
         bundle=opened.path,

@@ -105,6 +105,7 @@ class _Shapes:
     def __init__(self, model: onnx.ModelProto, side: int) -> None:
         self.makers = {out: node for node in model.graph.node for out in node.output}
         self.constants = {tensor.name: tensor for tensor in model.graph.initializer}
+        self.inputs = {value.name for value in model.graph.input}
         self._shapes = infer_shapes(model, side)
 
     def shape(self, name: str) -> tuple[int, ...]:
@@ -171,7 +172,8 @@ def _compute(graph: _Shapes, node: onnx.NodeProto) -> str:
         ops = data.op_type, weight.op_type
         if ops == ("DequantizeLinear", "DequantizeLinear"):
             codes = graph.makers.get(data.input[0])
-            if codes is not None and codes.op_type == "QuantizeLinear":
+            # Pixels are bytes as they come (OpenVINO); codes are made by QuantizeLinear.
+            if data.input[0] in graph.inputs or (codes and codes.op_type == "QuantizeLinear"):
                 return "int8"
     if data is not None and data.op_type == "Cast" and node.op_type == "MatMul":
         return "float16"

@@ -50,7 +50,8 @@ def choose_storage(
 def _opset_of(target: Target, storage: str, opset: int | None) -> int:
     from .passes.pack_weights import MIN_OPSET, opset_for
 
-    version = opset_for(storage) if opset is None else opset
+    usual = opset_for(storage) if "pack_weights" in target.passes else target.opset
+    version = usual if opset is None else opset
     low = _within(target, version)
     needed = {"int2": MIN_OPSET[2], "int4": MIN_OPSET[4]}.get(storage, low)
     if version < needed:

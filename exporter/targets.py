@@ -12,9 +12,11 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import functools
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
+from ..runtime.contract import SIDES
 from .errors import ExportError
 
 if TYPE_CHECKING:
@@ -65,12 +67,13 @@ class Target:
         opsets: lowest and highest opset that the passes can write.
         opset: the one that is written unless the weights' storage needs a higher one.
         claim: one of :data:`CLAIMS`.
-        runtime: what runs the model on this machine: ``onnxruntime``, ``openvino``.
+        runtime: what runs the model on this machine: ``onnxruntime``, ``openvino``, ``qonnx``.
         engine: how its engine is built; ``None`` where the model itself is run.
         device: its entry in :mod:`.devices`, ``None`` for a family of devices.
         jetpack: NVIDIA's release of the Jetson's software.
         memory_gib: of the device; 0 if that varies.
         refused: why nothing can be made for it.
+        min_side: of images, pixels, where its runtime needs more than our models do.
     """
 
     name: str
@@ -86,6 +89,7 @@ class Target:
     jetpack: str | None = None
     memory_gib: int = 0
     refused: str = ""
+    min_side: int = SIDES["min_side"]
 
 
 class _JetPack(NamedTuple):
@@ -241,6 +245,38 @@ _MODELS = (
         claim="measured",
     ),
     Target(
+        name="openvino",
+        summary="x86 CPUs by OpenVINO: every convolution of codes an INT8 kernel",
+        form="openvino",
+        passes=(
+            *_FOLDS,
+            "pool_first",
+            "byte_stem",
+            "pad_codes",
+            "pack_weights",
+            "lower_thresholds",
+            "hold_fusions",
+            "block_head",
+        ),
+        opsets=(17, 21),
+        opset=21,
+        claim="measured",
+        runtime="openvino",
+        # Its INT8 kernel for AMX is wrong where a 3x3 convolution of stride 2 has outputs one pixel
+        # wide (docs/openvino.md): below 34 pixels at the last stage of a ResNet.
+        min_side=64,
+    ),
+    Target(
+        name="qonnx",
+        summary="FPGA flows (FINN) by QONNX: MultiThreshold and Quant; the same as --dialect qonnx",
+        form="qonnx",
+        passes=(*_FOLDS, "qonnx_image", "qonnx_weights", "qonnx_thresholds"),
+        opsets=(17, 21),
+        opset=17,
+        claim="measured",
+        runtime="qonnx",
+    ),
+    Target(
         name="canonical",
         summary="as traced: qmdd::MultiThreshold with a body in standard operators",
         form="canonical",
@@ -291,22 +327,37 @@ def passes_of(target: Target, storage: str, opset: int, precision: str) -> list[
         opset: of the result.
         precision: ``int8`` or ``int4``, of an engine.
     """
+    from .passes.block_head import block_head
+    from .passes.byte_stem import byte_stem
     from .passes.engine_lookup import engine_lookup
     from .passes.engine_stem import engine_stem
     from .passes.engine_thresholds import engine_thresholds
     from .passes.engine_weights import engine_weights
     from .passes.fold_chain import fold_chain
     from .passes.fold_stem import fold_stem
+    from .passes.hold_fusions import hold_fusions
     from .passes.lower_thresholds import lower_thresholds
     from .passes.pack_weights import pack_weights
+    from .passes.pad_codes import pad_codes
+    from .passes.pool_first import pool_first
     from .passes.pool_head import pool_head
+    from .passes.qonnx_operators import qonnx_image, qonnx_thresholds, qonnx_weights
 
+    x86 = target.form == "openvino"
     known: dict[str, Pass] = {
         "fold_stem": fold_stem,
         "pool_head": pool_head,
         "fold_chain": fold_chain,
-        "pack_weights": pack_weights(storage, opset),
-        "lower_thresholds": lower_thresholds,
+        "qonnx_image": qonnx_image,
+        "qonnx_weights": qonnx_weights,
+        "qonnx_thresholds": qonnx_thresholds,
+        "block_head": block_head,
+        "pad_codes": pad_codes,
+        "pool_first": pool_first,
+        "byte_stem": byte_stem,
+        "pack_weights": pack_weights(storage, opset, int16_pairs=x86),
+        "lower_thresholds": functools.partial(lower_thresholds, in_bytes=x86),
+        "hold_fusions": hold_fusions,
         "engine_stem": engine_stem,
         "engine_weights": engine_weights(storage, precision, target.engine),
         "engine_lookup": engine_lookup,

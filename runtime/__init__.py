@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from .detector import Detector, Verdict
     from .images import find_images, load_rgb
     from .session import OnnxSession
+    from .sessions import open_session
 
 _HOMES = {
     "Bundle": "bundle",
@@ -23,6 +24,7 @@ _HOMES = {
     "Verdict": "detector",
     "find_images": "images",
     "load_rgb": "images",
+    "open_session": "sessions",
 }
 
 __all__ = [
@@ -36,6 +38,7 @@ __all__ = [
     "Verdict",
     "find_images",
     "load_rgb",
+    "open_session",
 ]
 
 

@@ -114,6 +114,11 @@ class Bundle:
         return str(self.manifest["target"])
 
     @property
+    def runtime(self) -> str:
+        """Name of the runtime that the model was lowered for."""
+        return str(self.manifest.get("runtime", "onnxruntime"))
+
+    @property
     def threshold(self) -> float:
         """Score above which an image is called fake."""
         return float(self.manifest["threshold"])

@@ -15,7 +15,7 @@ from .bundle import Bundle
 from .errors import ImageError, SessionError
 from .images import load_rgb, require_pillow
 from .preprocess import prepare
-from .session import OnnxSession
+from .sessions import open_session
 
 U8 = npt.NDArray[np.uint8]
 
@@ -50,29 +50,38 @@ class Detector:
 
     Args:
         bundle: an opened bundle.
-        threads: ONNX Runtime's threads; default: one for each core this process may use.
+        threads: the runtime's threads; default: one for each core this process may use.
+        runtime: one of :data:`~.sessions.RUNTIMES`; default: the one the bundle was made for.
     """
 
-    def __init__(self, bundle: Bundle, *, threads: int | None = None) -> None:
+    def __init__(
+        self, bundle: Bundle, *, threads: int | None = None, runtime: str | None = None
+    ) -> None:
         self.bundle = bundle
-        self._session = OnnxSession(bundle.model_path, threads=threads, outputs=["logit"])
+        self._session = open_session(bundle, runtime=runtime, threads=threads, outputs=["logit"])
 
     @classmethod
-    def open(cls, path: str | os.PathLike[str], *, threads: int | None = None) -> Detector:
+    def open(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        threads: int | None = None,
+        runtime: str | None = None,
+    ) -> Detector:
         """The detector of the bundle in folder ``path``, every file's hash checked.
 
         Raises:
             BundleError: see :meth:`Bundle.open`.
-            SessionError: see :class:`OnnxSession`.
+            SessionError: see :func:`~.sessions.open_session`.
         """
-        return cls(Bundle.open(path), threads=threads)
+        return cls(Bundle.open(path), threads=threads, runtime=runtime)
 
     def score_image(self, rgb: U8) -> float:
         """Probability that ``rgb``, uint8 ``[H, W, 3]``, is fake.
 
         Raises:
             ImageError: too small, or not such an array.
-            SessionError: ONNX Runtime fails, or the model gives no number.
+            SessionError: the runtime fails, or the model gives no number.
         """
         pixels = prepare(rgb, **self.bundle.sides)
         logit = float(self._session.logits(pixels[np.newaxis])[0])
@@ -94,7 +103,7 @@ class Detector:
         Raises:
             ValueError: ``threshold`` is not within 0..1.
             ImageError: Pillow is not installed.
-            SessionError: ONNX Runtime fails (while iterating).
+            SessionError: the runtime fails (while iterating).
         """
         bar = self.bundle.threshold if threshold is None else threshold
         if not 0 <= bar <= 1:

@@ -81,13 +81,15 @@ class Scored(NamedTuple):
     lost: tuple[str, ...] = ()
 
 
-def subject_from_bundle(path: Path, threads: int | None = None) -> Subject:
-    """The bundle in folder ``path``, run by ONNX Runtime.
+def subject_from_bundle(
+    path: Path, threads: int | None = None, runtime: str | None = None
+) -> Subject:
+    """The bundle in folder ``path``, run by ``runtime``; default: the one it was made for.
 
     Raises:
         BundleError, SessionError: it cannot be used.
     """
-    detector = Detector.open(path, threads=threads)
+    detector = Detector.open(path, threads=threads, runtime=runtime)
     bundle = detector.bundle
     source = bundle.manifest.get("source")
     try:

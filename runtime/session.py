@@ -1,7 +1,8 @@
-"""A model in ONNX Runtime, on the CPU: raw pixels in, named arrays out."""
+"""A model that is run: raw pixels in, named arrays out. On the CPU, by ONNX Runtime."""
 
 from __future__ import annotations
 
+import abc
 import os
 from importlib import import_module
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from .contract import INPUT
 from .errors import SessionError, not_installed
 
 U8 = npt.NDArray[np.uint8]
@@ -20,8 +22,87 @@ Array = npt.NDArray[np.generic]
 _ERRORS_ONLY = 3
 
 
-class OnnxSession:
-    """One ONNX Runtime session over a model whose input is ``image``, uint8 ``[N, 3, H, W]``.
+class Session(abc.ABC):
+    """One session over a model whose input is ``image``, uint8 ``[N, 3, H, W]``.
+
+    A runtime of its own loads the model in ``__init__``, sets :attr:`outputs`, and implements
+    :meth:`_fetch`.
+
+    Attributes:
+        outputs: names of the outputs that :meth:`run` fetches, in order.
+    """
+
+    outputs: tuple[str, ...]
+
+    def __init__(self, model: bytes | Path, threads: int | None) -> None:
+        if threads is not None and threads < 1:
+            raise SessionError(f"threads={threads} must be at least 1")
+        self._name = "model" if isinstance(model, bytes) else str(model)
+        if not isinstance(model, bytes) and not Path(model).is_file():
+            raise SessionError(f"{self._name}: no such model file")
+        #: Named even by default: left to themselves, runtimes pin threads to cores, and complain
+        #: on stderr where a container does not give them all.
+        self._threads = threads or _cores()
+
+    @abc.abstractmethod
+    def _fetch(self, images: U8) -> list[Array]:
+        """The chosen outputs, in order; raises whatever the runtime raises."""
+
+    def _check_input(self, inputs: list[tuple[str, str, int]]) -> None:
+        """Refuse a model whose inputs, ``(name, type, rank)``, are not the contract's."""
+        if inputs != [(INPUT["name"], f"tensor({INPUT['dtype']})", len(INPUT["layout"]))]:
+            found = ", ".join(f"{name}: {kind} of rank {rank}" for name, kind, rank in inputs)
+            raise SessionError(
+                f"{self._name}: must have one input, image: tensor(uint8) of rank 4; it has "
+                f"{found or 'none'}"
+            )
+
+    def _choose(self, known: list[str], wanted: list[str] | None) -> tuple[str, ...]:
+        missing = [name for name in wanted or () if name not in known]
+        if missing:
+            raise SessionError(
+                f"{self._name}: has no output {', '.join(missing)}; outputs: {', '.join(known)}"
+            )
+        return tuple(known if wanted is None else wanted)
+
+    def run(self, images: U8) -> dict[str, Array]:
+        """Arrays of the chosen outputs, by name, for ``images`` uint8 ``[N, 3, H, W]``.
+
+        Raises:
+            SessionError: ``images`` is something else, or the runtime fails.
+        """
+        if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1] != 3:
+            raise SessionError(
+                "images must be uint8 [count, 3, height, width], got "
+                f"{images.dtype} {list(images.shape)}"
+            )
+        try:
+            found = self._fetch(np.ascontiguousarray(images))
+        except Exception as error:  # runtimes' exceptions share no base of their own
+            raise SessionError(
+                f"{self._name}: cannot run on {list(images.shape)}: {one_line(error)}"
+            ) from error
+        return dict(zip(self.outputs, (np.asarray(array) for array in found), strict=True))
+
+    def logits(self, images: U8) -> F32:
+        """Logits float32 ``[N]`` of ``images`` uint8 ``[N, 3, H, W]``; positive leans to fake.
+
+        Raises:
+            SessionError: as :meth:`run`; or ``logit`` is not fetched, or not float32 ``[N]``.
+        """
+        if "logit" not in self.outputs:
+            raise SessionError(f"{self._name}: logit is not among its outputs {self.outputs}")
+        logit = self.run(images)["logit"]
+        if logit.dtype != np.float32 or logit.shape != images.shape[:1]:
+            raise SessionError(
+                f"{self._name}: logit must be float32 {list(images.shape[:1])}, got "
+                f"{logit.dtype} {list(logit.shape)}"
+            )
+        return logit.astype(np.float32, copy=False)
+
+
+class OnnxSession(Session):
+    """A :class:`Session` of ONNX Runtime.
 
     Args:
         model: the file, or its bytes.
@@ -46,19 +127,13 @@ class OnnxSession:
         except ImportError as error:
             raise SessionError(not_installed("onnxruntime")) from error
 
-        if threads is not None and threads < 1:
-            raise SessionError(f"threads={threads} must be at least 1")
-        self._name = "model" if isinstance(model, bytes) else str(model)
-        if not isinstance(model, bytes) and not Path(model).is_file():
-            raise SessionError(f"{self._name}: no such model file")
+        super().__init__(model, threads)
         options, level = ort.SessionOptions(), ort.GraphOptimizationLevel
         options.graph_optimization_level = (
             level.ORT_ENABLE_ALL if optimize else level.ORT_DISABLE_ALL
         )
         options.log_severity_level = _ERRORS_ONLY
-        # Named even by default: left to itself ONNX Runtime pins threads to cores, and complains
-        # on stderr where a container does not give it all of them.
-        options.intra_op_num_threads = threads or _cores()
+        options.intra_op_num_threads = self._threads
         options.inter_op_num_threads = 1
         try:
             self._session = ort.InferenceSession(
@@ -67,61 +142,12 @@ class OnnxSession:
                 providers=["CPUExecutionProvider"],
             )
         except Exception as error:  # ONNX Runtime's exceptions share no base of their own
-            raise SessionError(f"{self._name}: cannot be loaded: {_one_line(error)}") from error
-        self._check_input()
-        self.outputs = self._choose(outputs)
+            raise SessionError(f"{self._name}: cannot be loaded: {one_line(error)}") from error
+        self._check_input([(i.name, i.type, len(i.shape)) for i in self._session.get_inputs()])
+        self.outputs = self._choose([o.name for o in self._session.get_outputs()], outputs)
 
-    def _check_input(self) -> None:
-        inputs = [(i.name, i.type, len(i.shape)) for i in self._session.get_inputs()]
-        if inputs != [("image", "tensor(uint8)", 4)]:
-            found = ", ".join(f"{name}: {kind} of rank {rank}" for name, kind, rank in inputs)
-            raise SessionError(
-                f"{self._name}: must have one input, image: tensor(uint8) of rank 4; it has {found}"
-            )
-
-    def _choose(self, wanted: list[str] | None) -> tuple[str, ...]:
-        known = [output.name for output in self._session.get_outputs()]
-        missing = [name for name in wanted or () if name not in known]
-        if missing:
-            raise SessionError(
-                f"{self._name}: has no output {', '.join(missing)}; outputs: {', '.join(known)}"
-            )
-        return tuple(known if wanted is None else wanted)
-
-    def run(self, images: U8) -> dict[str, Array]:
-        """Arrays of the chosen outputs, by name, for ``images`` uint8 ``[N, 3, H, W]``.
-
-        Raises:
-            SessionError: ``images`` is something else, or ONNX Runtime fails.
-        """
-        if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1] != 3:
-            raise SessionError(
-                "images must be uint8 [count, 3, height, width], got "
-                f"{images.dtype} {list(images.shape)}"
-            )
-        try:
-            found = self._session.run(list(self.outputs), {"image": np.ascontiguousarray(images)})
-        except Exception as error:
-            raise SessionError(
-                f"{self._name}: cannot run on {list(images.shape)}: {_one_line(error)}"
-            ) from error
-        return dict(zip(self.outputs, (np.asarray(array) for array in found), strict=True))
-
-    def logits(self, images: U8) -> F32:
-        """Logits float32 ``[N]`` of ``images`` uint8 ``[N, 3, H, W]``; positive leans to fake.
-
-        Raises:
-            SessionError: as :meth:`run`; or ``logit`` is not fetched, or not float32 ``[N]``.
-        """
-        if "logit" not in self.outputs:
-            raise SessionError(f"{self._name}: logit is not among its outputs {self.outputs}")
-        logit = self.run(images)["logit"]
-        if logit.dtype != np.float32 or logit.shape != images.shape[:1]:
-            raise SessionError(
-                f"{self._name}: logit must be float32 {list(images.shape[:1])}, got "
-                f"{logit.dtype} {list(logit.shape)}"
-            )
-        return logit.astype(np.float32, copy=False)
+    def _fetch(self, images: U8) -> list[Array]:
+        return list(self._session.run(list(self.outputs), {"image": images}))
 
 
 def _cores() -> int:
@@ -130,6 +156,7 @@ def _cores() -> int:
     return os.cpu_count() or 1
 
 
-def _one_line(error: Exception) -> str:
+def one_line(error: Exception) -> str:
+    """What a runtime's exception says, on one line of at most 400 characters."""
     text = " ".join(str(error).split()) or type(error).__name__
     return text if len(text) <= 400 else text[:397] + "..."

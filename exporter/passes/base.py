@@ -77,7 +77,10 @@ def centred_uses(tensor: gs.Tensor) -> tuple[float, list[gs.Node]]:
 
 
 def codes_behind(tensor: gs.Tensor) -> gs.Node | None:
-    """The ``MultiThreshold`` whose codes, or codes minus a constant, ``tensor`` is."""
+    """The ``MultiThreshold`` whose codes, padded or minus a constant if so, ``tensor`` is."""
+    pad = producer(tensor, "Pad")
+    if pad is not None:
+        tensor = pad.inputs[0]
     sub = producer(tensor, "Sub")
     if sub is not None and constant(sub.inputs[1]) is not None:
         tensor = sub.inputs[0]
@@ -95,6 +98,16 @@ def largest_code(quantizer: gs.Node) -> int:
 def ascending(table: np.ndarray) -> bool:
     """In order and without NaN; a code that all floats or none have leaves equal infinities."""
     return not np.isnan(table).any() and bool((table[:, 1:] >= table[:, :-1]).all())
+
+
+def free_name(layer: str, taken: set[str]) -> str:
+    """``layer``, numbered if it is taken: the tracer merges equal constants of several layers."""
+    name, number = layer, 1
+    while name in taken:
+        number += 1
+        name = f"{layer}.{number}"
+    taken.add(name)
+    return name
 
 
 def shared_constant(graph: gs.Graph, name: str, value: np.ndarray) -> gs.Constant:

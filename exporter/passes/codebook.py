@@ -10,6 +10,8 @@ from .base import refuse
 
 #: Integers below it are exact in float32, whatever the order of a sum.
 EXACT_LIMIT = 2**24
+#: Largest product of a code and a weight of which two can be added in INT16.
+INT16_PAIR = (2**15 - 1) // 2
 #: Factors between the two parts of a weight, the preferred one first.
 _BASES = (16, 8, 32, 4)
 

@@ -38,6 +38,7 @@ from .base import (
     Pass,
     codes_behind,
     constant,
+    free_name,
     insert,
     producer,
     refuse,
@@ -46,7 +47,7 @@ from .base import (
     tidy,
     unit_scale,
 )
-from .codebook import Codebook, codebook_of, exact_base, parts_of
+from .codebook import INT16_PAIR, Codebook, codebook_of, exact_base, parts_of
 
 #: Storage choices; ``own`` is each layer's own width.
 STORAGES = ("own", "int2", "int4", "int8")
@@ -59,12 +60,17 @@ _INT32 = 6
 _WEIGHT = ".weight"
 
 
-def pack_weights(storage: str, opset: int) -> Pass:
-    """The pass for one storage choice and opset."""
-    return functools.partial(_pack_weights, storage=storage, opset=opset)
+def pack_weights(storage: str, opset: int, *, int16_pairs: bool = False) -> Pass:
+    """The pass for one storage choice and opset.
+
+    Args:
+        int16_pairs: split weights also where two products of a code and a weight pass INT16: x86
+            CPUs without VNNI add them there, and saturate.
+    """
+    return functools.partial(_pack_weights, storage=storage, opset=opset, int16_pairs=int16_pairs)
 
 
-def _pack_weights(graph: gs.Graph, storage: str, opset: int) -> Outcome:
+def _pack_weights(graph: gs.Graph, storage: str, opset: int, int16_pairs: bool) -> Outcome:
     outcome = Outcome()
     taken: set[str] = set()
     for conv in [node for node in graph.nodes if node.op == "Conv"]:
@@ -79,23 +85,14 @@ def _pack_weights(graph: gs.Graph, storage: str, opset: int) -> Outcome:
         name = scale.inputs[0].name
         if thresholds is None or name.endswith(_WEIGHT):  # stored as INT8 by an earlier run
             continue
-        layer = _free_name(name.removesuffix(".codes"), taken)
-        plan = _Plan(layer, storage, opset, thresholds.shape[1])
+        layer = free_name(name.removesuffix(".codes"), taken)
+        top = thresholds.shape[1]
+        plan = _Plan(layer, storage, opset, top, INT16_PAIR // top if int16_pairs else None)
         _store(graph, conv, plan, codes.astype(np.int64))
         outcome.applied += 1
     if outcome.modified:
         tidy(graph)
     return outcome
-
-
-def _free_name(layer: str, taken: set[str]) -> str:
-    """``layer``, numbered if it is taken: the tracer merges equal constants of several layers."""
-    name, number = layer, 1
-    while name in taken:
-        number += 1
-        name = f"{layer}.{number}"
-    taken.add(name)
-    return name
 
 
 def _widen_stem(scale: gs.Node, codes: np.ndarray, opset: int) -> None:
@@ -105,19 +102,23 @@ def _widen_stem(scale: gs.Node, codes: np.ndarray, opset: int) -> None:
 
 
 class _Plan(NamedTuple):
-    """How one layer is to be stored; ``top`` is the largest activation code."""
+    """How one layer is to be stored.
+
+    ``top`` is the largest activation code, ``widest`` the largest weight of a part, if limited.
+    """
 
     layer: str
     storage: str
     opset: int
     top: int
+    widest: int | None
 
 
 def _store(graph: gs.Graph, conv: gs.Node, plan: _Plan, codes: np.ndarray) -> None:
     layer = plan.layer
     book = codebook_of(codes)
     values = book.first + book.stride * np.arange(book.levels, dtype=np.int64)
-    parts = parts_of(values, exact_base(layer, codes, plan.top))
+    parts = parts_of(values, exact_base(layer, codes, plan.top, plan.widest))
     plain = plan.storage == "int8" and len(parts) == 1 and int(np.abs(codes).max()) < 128
     index = None if plain else _index(graph, plan, codes, book)
     sums = []

@@ -1,0 +1,53 @@
+"""Which runtime runs a bundle: the one that its target was lowered for, or the one asked for."""
+
+from __future__ import annotations
+
+from .bundle import Bundle
+from .errors import SessionError
+from .session import OnnxSession, Session
+
+ONNXRUNTIME, OPENVINO = "onnxruntime", "openvino"
+#: Executes models for FPGA flows; for verification only (it lives in the exporter's room).
+QONNX = "qonnx"
+#: Runtimes that score images; any of them can be asked for.
+RUNTIMES = (ONNXRUNTIME, OPENVINO)
+
+
+def runtime_of(bundle: Bundle, asked: str | None = None) -> str:
+    """The runtime for ``bundle``: ``asked``, or by default its own.
+
+    Raises:
+        SessionError: a runtime that there is not, or a bundle that none of them can run.
+    """
+    if bundle.runtime not in RUNTIMES:
+        raise SessionError(
+            f"{bundle.path}: lowered for {bundle.target}, which scores no images here; export the "
+            "checkpoint with --target onnx for that (qmdd verify runs this one)"
+        )
+    if asked is not None and asked not in RUNTIMES:
+        raise SessionError(f"no runtime {asked!r}; there are {', '.join(RUNTIMES)}")
+    return asked or bundle.runtime
+
+
+def open_session(
+    bundle: Bundle,
+    *,
+    runtime: str | None = None,
+    threads: int | None = None,
+    outputs: list[str] | None = None,
+) -> Session:
+    """A session over the bundle's model.
+
+    Args:
+        runtime: one of :data:`RUNTIMES`; default: the one that the bundle was made for.
+        threads: default: one for each core this process may use.
+        outputs: those that are fetched; default: all.
+
+    Raises:
+        SessionError: the runtime is missing or refuses the model.
+    """
+    if runtime_of(bundle, runtime) == OPENVINO:
+        from .openvino_session import OpenvinoSession
+
+        return OpenvinoSession(bundle.model_path, threads=threads, outputs=outputs)
+    return OnnxSession(bundle.model_path, threads=threads, outputs=outputs)
