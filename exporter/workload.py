@@ -1,0 +1,445 @@
+"""What a network does at one size, kernel by kernel: operations, and what is read and written.
+
+Derived from an ONNX graph of ours, whatever it was lowered for. How nodes become kernels is an
+assumption, and there are two of them:
+
+``fused``
+    a convolution or matrix product, and a pooling, is a kernel of its own. Everything between them
+    (scale, bias, shortcut, activation, thresholds, concatenation) is one kernel wherever it hangs
+    together: it reads each of its inputs once and writes each of its outputs once. So do TensorRT
+    and OpenVINO. An operation belongs to the last kernel that can hold it, so that
+    ``alpha * x``, which only the sum behind a convolution reads, is not written and read again.
+``single``
+    every node is a kernel, as ONNX Runtime has it on a CPU.
+
+What is computed from constants alone (weights being unpacked and dequantised) is done when the
+network is loaded. A view (Reshape, Flatten, ...) costs nothing.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from .errors import ExportError
+
+if TYPE_CHECKING:
+    import onnx
+
+FUSIONS = ("fused", "single")
+
+#: Kinds of layers, in the order in which they are shown.
+KINDS = ("stem", "conv", "depthwise", "head", "epilogue", "shortcut", "pooling")
+
+_PRODUCTS = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
+_POOLS = frozenset({"AveragePool", "GlobalAveragePool", "GlobalMaxPool", "MaxPool"})
+_VIEWS = frozenset({"Flatten", "Identity", "Reshape", "Squeeze", "Unsqueeze"})
+#: They move numbers and compute none.
+_MOVES = frozenset({"Concat", "Expand", "Gather", "Pad", "Resize", "Slice", "Split", "Tile"}) | {
+    "Transpose"
+}
+_SHAPES = frozenset({"Constant", "ConstantOfShape", "Range", "Shape", "Size"})
+#: What a quantizer is made of: a kernel with one of these is an epilogue.
+_QUANTIZING = frozenset({"Greater", "GreaterOrEqual", "MultiThreshold", "QuantizeLinear"})
+#: Shape inference of a hostile graph is bounded by the number of its nodes.
+_MAX_NODES = 200_000
+
+
+class Tensor(NamedTuple):
+    """A tensor that a kernel reads or writes, for one image.
+
+    ``kind``: ``codes`` of a quantizer, ``pixels`` (the image), ``flags`` (comparisons), ``floats``
+    otherwise. ``outside``: it comes from, or goes, out of the network.
+    """
+
+    name: str
+    elements: int
+    kind: str
+    outside: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Layer:
+    """One kernel, for one image.
+
+    Attributes:
+        name: of the node, or of the codes that the kernel makes, or of its first node.
+        kind: one of :data:`KINDS`.
+        multiply_adds: of a convolution or matrix product.
+        weights: number of its weights; biases and thresholds are ``constants``.
+        stored_bytes: what the file holds for the weights.
+        unpacked: the weights are widened from 4 bits at every inference, not when loaded.
+        integer: it multiplies codes with integer weights, so it can be computed in int8.
+        constants: numbers that go along with every inference: biases, slopes, thresholds.
+        reads: activations that it reads.
+        writes: activations that it writes.
+        elementwise: operations on single numbers, by operator.
+    """
+
+    name: str
+    kind: str
+    multiply_adds: int = 0
+    weights: int = 0
+    stored_bytes: int = 0
+    unpacked: bool = False
+    integer: bool = False
+    constants: int = 0
+    reads: tuple[Tensor, ...] = ()
+    writes: tuple[Tensor, ...] = ()
+    elementwise: Mapping[str, int] = dataclasses.field(default_factory=dict)
+
+
+def layers_of(model: onnx.ModelProto, side: int = 256, fusion: str = "fused") -> list[Layer]:
+    """The kernels of ``model`` for one image of ``side`` pixels, in an order in which they can run.
+
+    Args:
+        model: of ours; it is not changed.
+        side: of the image, pixels.
+        fusion: one of :data:`FUSIONS`.
+
+    Raises:
+        ExportError: not a model of ours, or its shapes at this side cannot be found.
+    """
+    if fusion not in FUSIONS:
+        raise ExportError(f"no fusion {fusion!r}; there are {', '.join(FUSIONS)}")
+    return _Graph(model, side).layers(fused=fusion == "fused")
+
+
+def layers_of_file(path: Path, side: int = 256, fusion: str = "fused") -> list[Layer]:
+    """:func:`layers_of` for a file.
+
+    Raises:
+        ExportError: as there; or the file is no ONNX model.
+    """
+    import onnx
+    from google.protobuf.message import DecodeError
+
+    try:
+        model = onnx.load(path, load_external_data=False)
+    except DecodeError as error:
+        raise ExportError(f"{path}: not an ONNX model ({error}); export it again") from error
+    try:
+        return layers_of(model, side, fusion)
+    except ExportError as error:
+        raise ExportError(f"{path}: {error}") from error
+
+
+class _Graph:
+    """A graph with the shape of every tensor, what is constant, and who makes and reads what."""
+
+    def __init__(self, model: onnx.ModelProto, side: int) -> None:
+        graph = model.graph
+        if len(graph.node) > _MAX_NODES:
+            raise ExportError(f"{len(graph.node):,} nodes; no network of ours has so many")
+        self.image, self.result = _ends(model)
+        self.stored = {t.name: t for t in graph.initializer}
+        self.shapes = _shapes(model, side)
+        self.constant = set(self.stored)
+        self.alias: dict[str, str] = {}
+        self.maker: dict[str, onnx.NodeProto] = {}
+        self.nodes: list[onnx.NodeProto] = []
+        for node in graph.node:
+            given = [name for name in node.input if name]
+            if node.op_type in _SHAPES or all(name in self.constant for name in given):
+                self.constant.update(node.output)
+                for name in node.output:
+                    self.maker[name] = node
+            elif node.op_type in _VIEWS:
+                self.alias[node.output[0]] = self.real(node.input[0])
+            else:
+                self.nodes.append(node)
+                for name in node.output:
+                    self.maker[name] = node
+        self.result = self.real(self.result)
+        self.kinds = self._kinds()
+
+    def real(self, name: str) -> str:
+        """The tensor that ``name`` is a view of."""
+        return self.alias.get(name, name)
+
+    def elements(self, name: str) -> int:
+        """Number of elements of a tensor."""
+        shape = self.shapes.get(name)
+        if shape is None:
+            raise ExportError(f"the shape of {name!r} cannot be found; export the bundle again")
+        return math.prod(shape)
+
+    def activations(self, node: onnx.NodeProto) -> list[str]:
+        """What a node reads that is not constant, views looked through."""
+        return [self.real(name) for name in node.input if name and name not in self.constant]
+
+    def _kinds(self) -> dict[str, str]:
+        kinds = {self.image: "pixels"}
+        for node in self.nodes:
+            given = [kinds.get(name, "floats") for name in self.activations(node)]
+            if node.op_type in ("QuantizeLinear", "MultiThreshold"):
+                kind = "codes"
+            elif node.op_type in ("Greater", "GreaterOrEqual"):
+                kind = "flags"
+            elif given and given[0] == "codes" and node.op_type in {"DequantizeLinear", "Sub"}:
+                kind = "codes"
+            elif node.op_type in _MOVES and len(set(given)) == 1:
+                kind = given[0]
+            else:
+                kind = "floats"
+            kinds.update(dict.fromkeys(node.output, kind))
+        return kinds
+
+    def layers(self, *, fused: bool) -> list[Layer]:
+        """Group the nodes and describe each group."""
+        if fused:
+            self._see_through_dequantize()
+        groups = self._groups(fused=fused)
+        readers: dict[str, set[int]] = {}
+        for index, group in enumerate(groups):
+            for node in group:
+                for name in self.activations(node):
+                    readers.setdefault(name, set()).add(index)
+        first = next((n.name for n in self.nodes if n.op_type in _PRODUCTS), "")
+        return [self._layer(group, readers, index, first) for index, group in enumerate(groups)]
+
+    def _see_through_dequantize(self) -> None:
+        """Let who reads dequantised codes read the codes: the step is in the scale behind it."""
+        kept = []
+        for node in self.nodes:
+            source = self.real(node.input[0])
+            if node.op_type == "DequantizeLinear" and self.kinds.get(source) == "codes":
+                self.alias[node.output[0]] = source
+            else:
+                kept.append(node)
+        for name in list(self.alias):
+            while self.alias[name] in self.alias:
+                self.alias[name] = self.alias[self.alias[name]]
+        self.nodes = kept
+
+    def _groups(self, *, fused: bool) -> list[list[onnx.NodeProto]]:
+        if not fused:
+            return [[node] for node in self.nodes]
+        stages = self._stages()
+        parent = list(range(len(self.nodes)))
+
+        def root(index: int) -> int:
+            while parent[index] != index:
+                parent[index] = parent[parent[index]]
+                index = parent[index]
+            return index
+
+        # Two nodes are in one kernel if they are in one stage and share a tensor: one makes it and
+        # the other reads it, or both read it.
+        seen: dict[tuple[str, int], int] = {}
+        for index, node in enumerate(self.nodes):
+            if _barrier(node, self):
+                continue
+            for name in (*self.activations(node), *node.output):
+                key = (name, stages[index])
+                parent[root(index)] = root(seen.setdefault(key, index))
+        groups: dict[int, list[onnx.NodeProto]] = {}
+        for index, node in enumerate(self.nodes):
+            groups.setdefault(root(index), []).append(node)
+        order = {id(node): index for index, node in enumerate(self.nodes)}
+        stage_of = {id(group): stages[order[id(group[0])]] for group in groups.values()}
+        # A kernel between products comes before the products that read it.
+        return sorted(
+            groups.values(),
+            key=lambda group: (stage_of[id(group)], _barrier(group[0], self), order[id(group[0])]),
+        )
+
+    def _stages(self) -> list[int]:
+        """For each node the last stage in which it can run; a product ends the stage it reads."""
+        early: dict[str, int] = {}
+        first: list[int] = []
+        for node in self.nodes:
+            stage = max((early.get(name, 0) for name in self.activations(node)), default=0)
+            first.append(stage)
+            early.update(dict.fromkeys(node.output, stage + _barrier(node, self)))
+        wanted: dict[str, int] = {}
+        late = list(first)
+        for index in reversed(range(len(self.nodes))):
+            node = self.nodes[index]
+            if not _barrier(node, self):
+                stages = [wanted[name] for name in node.output if name in wanted]
+                late[index] = max(first[index], min(stages, default=first[index]))
+            for name in self.activations(node):
+                wanted[name] = min(wanted.get(name, late[index]), late[index])
+        return late
+
+    def _layer(
+        self, group: list[onnx.NodeProto], readers: dict[str, set[int]], index: int, first: str
+    ) -> Layer:
+        made = {name for node in group for name in node.output if name}
+        read = dict.fromkeys(name for node in group for name in self.activations(node))
+        reads = [name for name in read if name not in made]
+        writes = [
+            name
+            for name in dict.fromkeys(n for node in group for n in node.output if n)
+            if name == self.result or readers.get(name, set()) - {index}
+        ]
+        head = group[0]
+        codes = [name for name in writes if self.kinds[name] == "codes"]
+        return Layer(
+            name=codes[0] if codes and head.op_type not in _PRODUCTS else head.name,
+            kind=self._kind(group, first),
+            constants=sum(self._constants(node) for node in group),
+            reads=tuple(self._tensor(name) for name in reads),
+            writes=tuple(self._tensor(name) for name in writes),
+            elementwise=dict(self._elementwise(group)),
+            **self._product(head) if head.op_type in _PRODUCTS else {},
+        )
+
+    def _tensor(self, name: str) -> Tensor:
+        kind = self.kinds.get(name, "floats")
+        return Tensor(name, self.elements(name), kind, name in (self.image, self.result))
+
+    def _kind(self, group: list[onnx.NodeProto], first: str) -> str:
+        head = group[0]
+        if head.op_type in _PRODUCTS:
+            if head.name == first:
+                return "stem"
+            if head.op_type in ("Gemm", "MatMul"):
+                return "head"
+            return "depthwise" if self._depthwise(head) else "conv"
+        if _barrier(head, self):
+            return "pooling"
+        return "epilogue" if _QUANTIZING & {node.op_type for node in group} else "shortcut"
+
+    def _depthwise(self, node: onnx.NodeProto) -> bool:
+        groups = next((a.i for a in node.attribute if a.name == "group"), 1)
+        return groups > 1 and self.shapes[node.input[1]][1] == 1
+
+    def _product(self, node: onnx.NodeProto) -> dict[str, int | bool]:
+        data, weight = node.input[0], node.input[1]
+        weights = self.elements(weight)
+        out = self.shapes[node.output[0]]
+        # A convolution: its weights at every place. A product [m, k] x [k, n]: at every row.
+        places = math.prod(out[2:]) if node.op_type == "Conv" else math.prod(out[:-1])
+        if node.op_type == "ConvTranspose":
+            places = math.prod(self.shapes[self.real(data)][2:])
+        stored = self._stored(weight)
+        return {
+            "multiply_adds": weights * places,
+            "weights": weights,
+            "stored_bytes": sum(len(t.raw_data) or self.elements(t.name) for t in stored.values()),
+            "unpacked": self._unpacked(weight),
+            "integer": self._integer_weights(weight)
+            and self.kinds.get(self.real(data)) == "codes"
+            and not self._depthwise_or_product(node),
+        }
+
+    def _depthwise_or_product(self, node: onnx.NodeProto) -> bool:
+        return node.op_type == "Conv" and self._depthwise(node)
+
+    def _integer_weights(self, name: str) -> bool:
+        maker = self.maker.get(name)
+        return maker is not None and maker.op_type == "DequantizeLinear"
+
+    def _stored(self, name: str) -> dict[str, onnx.TensorProto]:
+        """The largest stored constant behind a weight and those of its kind (planes of bits)."""
+        found: dict[str, onnx.TensorProto] = {}
+        todo = [name]
+        while todo:
+            name = todo.pop()
+            if name in self.stored:
+                found[name] = self.stored[name]
+            elif name in self.maker:
+                todo.extend(n for n in self.maker[name].input if n)
+        return found
+
+    def _unpacked(self, name: str) -> bool:
+        """Whether 4-bit weights reach a DequantizeLinear: no builder folds these."""
+        todo = [name]
+        while todo:
+            maker = self.maker.get(todo.pop())
+            if maker is None:
+                continue
+            held = self.stored.get(maker.input[0])
+            if maker.op_type == "DequantizeLinear" and held is not None:
+                return held.data_type in _four_bits()
+            todo.extend(n for n in maker.input if n)
+        return False
+
+    def _constants(self, node: onnx.NodeProto) -> int:
+        """Numbers that stand beside the data; a product's weights are counted elsewhere."""
+        given = node.input[2:] if node.op_type in _PRODUCTS else node.input
+        if node.op_type in _MOVES and not self._lookup(node):
+            return 0
+        return sum(self.elements(n) for n in given if n in self.constant and n in self.shapes)
+
+    def _elementwise(self, group: Iterable[onnx.NodeProto]) -> Counter[str]:
+        found: Counter[str] = Counter()
+        for node in group:
+            if node.op_type in _PRODUCTS or (node.op_type in _MOVES and not self._lookup(node)):
+                continue
+            elements = self.elements(node.output[0])
+            if _barrier(node, self) or node.op_type.startswith("Reduce"):
+                elements = max(elements, self._pooled(node, elements))
+            elif node.op_type == "MultiThreshold":
+                elements *= self.shapes[node.input[1]][-1]
+            found[node.op_type] += elements
+        return found
+
+    def _lookup(self, node: onnx.NodeProto) -> bool:
+        """Whether a node reads a constant table at computed places."""
+        return node.op_type == "Gather" and node.input[0] in self.constant
+
+    def _pooled(self, node: onnx.NodeProto, elements: int) -> int:
+        """Numbers that a pooling or reduction takes in."""
+        window = next((list(a.ints) for a in node.attribute if a.name == "kernel_shape"), None)
+        return elements * math.prod(window) if window else self.elements(self.real(node.input[0]))
+
+
+def _four_bits() -> set[int]:
+    from onnx import TensorProto
+
+    return {TensorProto.INT4, TensorProto.UINT4}
+
+
+def _barrier(node: onnx.NodeProto, graph: _Graph) -> bool:
+    """Whether a node is a kernel of its own: a product, a pooling, a mean over whole images."""
+    if node.op_type in _PRODUCTS or node.op_type in _POOLS:
+        return True
+    if not node.op_type.startswith("Reduce"):
+        return False
+    source = graph.shapes.get(graph.real(node.input[0]), ())
+    out = graph.shapes.get(node.output[0], ())
+    return len(source) == 4 and math.prod(out) <= math.prod(source[:2])
+
+
+def _ends(model: onnx.ModelProto) -> tuple[str, str]:
+    inputs, outputs = model.graph.input, model.graph.output
+    if len(inputs) != 1 or len(outputs) < 1 or inputs[0].name != "image":
+        raise ExportError("not a model of ours: it must have one input, image; export it again")
+    if len(inputs[0].type.tensor_type.shape.dim) != 4:
+        raise ExportError("not a model of ours: its input must be [N, 3, H, W]; export it again")
+    return inputs[0].name, outputs[0].name
+
+
+def _shapes(model: onnx.ModelProto, side: int) -> dict[str, tuple[int, ...]]:
+    """The shape of every tensor for one image of ``side`` pixels."""
+    from onnx import ModelProto, shape_inference
+
+    sized = ModelProto()
+    sized.CopyFrom(model)
+    for place, size in zip(
+        sized.graph.input[0].type.tensor_type.shape.dim, (1, 3, side, side), strict=True
+    ):
+        place.Clear()
+        place.dim_value = size
+    del sized.graph.value_info[:]
+    for output in sized.graph.output:
+        output.type.tensor_type.ClearField("shape")
+    try:
+        known = shape_inference.infer_shapes(sized, strict_mode=True, data_prop=True)
+    except Exception as error:  # onnx raises its own C++ errors and RuntimeError
+        text = " ".join(str(error).split())[:300]
+        raise ExportError(f"its shapes at {side} pixels cannot be found: {text}") from error
+    shapes = {t.name: tuple(t.dims) for t in known.graph.initializer}
+    graph = known.graph
+    for value in (*graph.input, *graph.output, *graph.value_info):
+        sizes = [d.dim_value for d in value.type.tensor_type.shape.dim]
+        if all(size > 0 for size in sizes):
+            shapes[value.name] = tuple(sizes)
+    return shapes
