@@ -23,9 +23,10 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .errors import ExportError
+from .plan import PlannedLayer, infer_shapes, planned_layers
 
 if TYPE_CHECKING:
     import onnx
@@ -33,9 +34,9 @@ if TYPE_CHECKING:
 FUSIONS = ("fused", "single")
 
 #: Kinds of layers, in the order in which they are shown.
-KINDS = ("stem", "conv", "depthwise", "head", "epilogue", "shortcut", "pooling")
+KINDS = ("stem", "conv", "depthwise", "head", "epilogue", "elementwise", "pooling")
 
-_PRODUCTS = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
+_PRODUCTS = frozenset({"Conv", "Gemm", "MatMul"})
 _POOLS = frozenset({"AveragePool", "GlobalAveragePool", "GlobalMaxPool", "MaxPool"})
 _VIEWS = frozenset({"Flatten", "Identity", "Reshape", "Squeeze", "Unsqueeze"})
 #: They move numbers and compute none.
@@ -73,7 +74,7 @@ class Layer:
         weights: number of its weights; biases and thresholds are ``constants``.
         stored_bytes: what the file holds for the weights.
         unpacked: the weights are widened from 4 bits at every inference, not when loaded.
-        integer: it multiplies codes with integer weights, so it can be computed in int8.
+        compute: ``int8`` where codes meet integer weights, else ``float16`` or ``float32``.
         constants: numbers that go along with every inference: biases, slopes, thresholds.
         reads: activations that it reads.
         writes: activations that it writes.
@@ -86,7 +87,7 @@ class Layer:
     weights: int = 0
     stored_bytes: int = 0
     unpacked: bool = False
-    integer: bool = False
+    compute: str = "float32"
     constants: int = 0
     reads: tuple[Tensor, ...] = ()
     writes: tuple[Tensor, ...] = ()
@@ -138,6 +139,7 @@ class _Graph:
         self.image, self.result = _ends(model)
         self.stored = {t.name: t for t in graph.initializer}
         self.shapes = _shapes(model, side)
+        self.planned = {layer.name: layer for layer in planned_layers(model, side)}
         self.constant = set(self.stored)
         self.alias: dict[str, str] = {}
         self.maker: dict[str, onnx.NodeProto] = {}
@@ -156,6 +158,7 @@ class _Graph:
                     self.maker[name] = node
         self.result = self.real(self.result)
         self.kinds = self._kinds()
+        self.maker_of_product = {n.name: n for n in self.nodes if n.op_type in _PRODUCTS}
 
     def real(self, name: str) -> str:
         """The tensor that ``name`` is a view of."""
@@ -199,8 +202,20 @@ class _Graph:
             for node in group:
                 for name in self.activations(node):
                     readers.setdefault(name, set()).add(index)
-        first = next((n.name for n in self.nodes if n.op_type in _PRODUCTS), "")
-        return [self._layer(group, readers, index, first) for index, group in enumerate(groups)]
+        stem = self._before_any_product()
+        return [self._layer(group, readers, index, stem) for index, group in enumerate(groups)]
+
+    def _before_any_product(self) -> set[str]:
+        """Names of the nodes that no product comes before: the stem, and what prepares pixels."""
+        behind: set[str] = set()
+        found = set()
+        for node in self.nodes:
+            after = any(name in behind for name in self.activations(node))
+            if not after:
+                found.add(node.name)
+            if after or node.op_type in _PRODUCTS:
+                behind.update(node.output)
+        return found
 
     def _see_through_dequantize(self) -> None:
         """Let who reads dequantised codes read the codes: the step is in the scale behind it."""
@@ -268,7 +283,7 @@ class _Graph:
         return late
 
     def _layer(
-        self, group: list[onnx.NodeProto], readers: dict[str, set[int]], index: int, first: str
+        self, group: list[onnx.NodeProto], readers: dict[str, set[int]], index: int, stem: set[str]
     ) -> Layer:
         made = {name for node in group for name in node.output if name}
         read = dict.fromkeys(name for node in group for name in self.activations(node))
@@ -282,71 +297,48 @@ class _Graph:
         codes = [name for name in writes if self.kinds[name] == "codes"]
         return Layer(
             name=codes[0] if codes and head.op_type not in _PRODUCTS else head.name,
-            kind=self._kind(group, first),
+            kind=self._kind(group, stem),
             constants=sum(self._constants(node) for node in group),
             reads=tuple(self._tensor(name) for name in reads),
             writes=tuple(self._tensor(name) for name in writes),
             elementwise=dict(self._elementwise(group)),
-            **self._product(head) if head.op_type in _PRODUCTS else {},
+            **self._product(self.planned[head.name]) if head.name in self.planned else {},
         )
 
     def _tensor(self, name: str) -> Tensor:
         kind = self.kinds.get(name, "floats")
         return Tensor(name, self.elements(name), kind, name in (self.image, self.result))
 
-    def _kind(self, group: list[onnx.NodeProto], first: str) -> str:
+    def _kind(self, group: list[onnx.NodeProto], stem: set[str]) -> str:
         head = group[0]
+        if all(node.name in stem for node in group):
+            return "stem"
         if head.op_type in _PRODUCTS:
-            if head.name == first:
-                return "stem"
-            if head.op_type in ("Gemm", "MatMul"):
+            # The head is the one product behind the mean over the image.
+            if head.op_type == "Gemm":
                 return "head"
-            return "depthwise" if self._depthwise(head) else "conv"
+            return "depthwise" if self.planned[head.name].depthwise else "conv"
         if _barrier(head, self):
             return "pooling"
-        return "epilogue" if _QUANTIZING & {node.op_type for node in group} else "shortcut"
+        return "epilogue" if _QUANTIZING & {node.op_type for node in group} else "elementwise"
 
-    def _depthwise(self, node: onnx.NodeProto) -> bool:
-        groups = next((a.i for a in node.attribute if a.name == "group"), 1)
-        return groups > 1 and self.shapes[node.input[1]][1] == 1
-
-    def _product(self, node: onnx.NodeProto) -> dict[str, int | bool]:
-        data, weight = node.input[0], node.input[1]
-        weights = self.elements(weight)
-        out = self.shapes[node.output[0]]
-        # A convolution: its weights at every place. A product [m, k] x [k, n]: at every row.
-        places = math.prod(out[2:]) if node.op_type == "Conv" else math.prod(out[:-1])
-        if node.op_type == "ConvTranspose":
-            places = math.prod(self.shapes[self.real(data)][2:])
-        stored = self._stored(weight)
+    def _product(self, planned: PlannedLayer) -> dict[str, Any]:
+        node = self.maker_of_product[planned.name]
+        compute = planned.compute
+        source = self.maker.get(node.input[0])
+        # The canonical form has its quantizers as they are traced; a target's have Q and DQ.
+        if source is not None and source.op_type == "Sub":
+            source = self.maker.get(source.input[0])
+        weights = self.maker.get(node.input[1])
+        if source is not None and source.op_type == "MultiThreshold" and weights is not None:
+            compute = "int8"
         return {
-            "multiply_adds": weights * places,
-            "weights": weights,
-            "stored_bytes": sum(len(t.raw_data) or self.elements(t.name) for t in stored.values()),
-            "unpacked": self._unpacked(weight),
-            "integer": self._integer_weights(weight)
-            and self.kinds.get(self.real(data)) == "codes"
-            and not self._depthwise_or_product(node),
+            "multiply_adds": planned.multiply_adds,
+            "weights": planned.weights,
+            "stored_bytes": planned.weight_bytes,
+            "unpacked": self._unpacked(node.input[1]),
+            "compute": "float32" if planned.depthwise else compute,
         }
-
-    def _depthwise_or_product(self, node: onnx.NodeProto) -> bool:
-        return node.op_type == "Conv" and self._depthwise(node)
-
-    def _integer_weights(self, name: str) -> bool:
-        maker = self.maker.get(name)
-        return maker is not None and maker.op_type == "DequantizeLinear"
-
-    def _stored(self, name: str) -> dict[str, onnx.TensorProto]:
-        """The largest stored constant behind a weight and those of its kind (planes of bits)."""
-        found: dict[str, onnx.TensorProto] = {}
-        todo = [name]
-        while todo:
-            name = todo.pop()
-            if name in self.stored:
-                found[name] = self.stored[name]
-            elif name in self.maker:
-                todo.extend(n for n in self.maker[name].input if n)
-        return found
 
     def _unpacked(self, name: str) -> bool:
         """Whether 4-bit weights reach a DequantizeLinear: no builder folds these."""
@@ -419,27 +411,9 @@ def _ends(model: onnx.ModelProto) -> tuple[str, str]:
 
 def _shapes(model: onnx.ModelProto, side: int) -> dict[str, tuple[int, ...]]:
     """The shape of every tensor for one image of ``side`` pixels."""
-    from onnx import ModelProto, shape_inference
-
-    sized = ModelProto()
-    sized.CopyFrom(model)
-    for place, size in zip(
-        sized.graph.input[0].type.tensor_type.shape.dim, (1, 3, side, side), strict=True
-    ):
-        place.Clear()
-        place.dim_value = size
-    del sized.graph.value_info[:]
-    for output in sized.graph.output:
-        output.type.tensor_type.ClearField("shape")
     try:
-        known = shape_inference.infer_shapes(sized, strict_mode=True, data_prop=True)
-    except Exception as error:  # onnx raises its own C++ errors and RuntimeError
+        shapes = infer_shapes(model, side)
+    except Exception as error:  # onnx raises its own C++ errors
         text = " ".join(str(error).split())[:300]
         raise ExportError(f"its shapes at {side} pixels cannot be found: {text}") from error
-    shapes = {t.name: tuple(t.dims) for t in known.graph.initializer}
-    graph = known.graph
-    for value in (*graph.input, *graph.output, *graph.value_info):
-        sizes = [d.dim_value for d in value.type.tensor_type.shape.dim]
-        if all(size > 0 for size in sizes):
-            shapes[value.name] = tuple(sizes)
-    return shapes
+    return {**{t.name: tuple(t.dims) for t in model.graph.initializer}, **shapes}

@@ -1,0 +1,122 @@
+"""A bundle's estimate as tables and sentences; each title says that it is estimated."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from .estimating import LABEL, BundleEstimate
+from .roofline import Estimate
+from .workload import KINDS
+
+#: Limits in words.
+_LIMITED_BY = {
+    "compute": "the matrix units",
+    "elementwise": "element-wise arithmetic",
+    "memory": "memory bandwidth",
+    "start": "starting kernels",
+}
+
+
+class Table(NamedTuple):
+    """Columns and rows of texts; the first column is a name, the others are numbers or words."""
+
+    columns: tuple[str, ...]
+    rows: list[tuple[str, ...]]
+
+
+def title(found: BundleEstimate) -> str:
+    """What was estimated, for the line above the tables."""
+    batch = found.estimates[0].batch
+    images = "one image" if batch == 1 else f"{batch} images at a time"
+    return (
+        f"{LABEL}, not measured: {found.network}, on {found.device.title}, {found.mode.name} "
+        f"(target {found.target}), {images} of {found.side} pixels"
+    )
+
+
+def layer_table(found: BundleEstimate) -> Table:
+    """One row a kernel: work of the first precision, then each precision's bound in us."""
+    first = found.estimates[0]
+    columns = ("kernel", "kind", "width", "M multiply-adds", "kB weights", "kB activations")
+    times = tuple(name for e in found.estimates for name in (f"{e.precision} us", "limit"))
+    rows = []
+    for index, bound in enumerate(first.bounds):
+        cells = [
+            bound.layer,
+            bound.kind,
+            bound.width,
+            f"{bound.multiply_adds / 1e6:,.1f}" if bound.multiply_adds else "",
+            f"{bound.weight_bytes / 1e3:,.1f}",
+            f"{(bound.memory_bytes + bound.cache_bytes) / 1e3:,.1f}",
+        ]
+        for estimate in found.estimates:
+            same = estimate.bounds[index]
+            cells += [f"{1e3 * same.ms:,.2f}", same.limit]
+        rows.append(tuple(cells))
+    return Table((*columns, *times), rows)
+
+
+def kind_table(found: BundleEstimate) -> Table:
+    """One row a kind of kernel: how many, and its milliseconds at each precision."""
+    first = found.estimates[0]
+    times = [estimate.by_kind() for estimate in found.estimates]
+    columns = ("kind", "kernels", *(f"{e.precision} ms, {LABEL}" for e in found.estimates))
+    rows = [
+        (
+            kind,
+            str(sum(bound.kind == kind for bound in first.bounds)),
+            *(f"{part[kind]:.4f}" for part in times),
+        )
+        for kind in KINDS
+        if kind in times[0]
+    ]
+    total = ("total", str(len(first.bounds)), *(f"{e.ms:.4f}" for e in found.estimates))
+    return Table(columns, [*rows, total])
+
+
+def total_table(found: BundleEstimate) -> Table:
+    """One row a precision: bytes, the bound, images a second, and against the slowest."""
+    slowest = max(estimate.ms for estimate in found.estimates)
+    columns = ("precision", "MB weights", "MB activations", "of these cached")
+    columns += (f"ms at least, {LABEL}", "images/s at most", "times faster")
+    rows = []
+    for estimate in found.estimates:
+        near, far = estimate.total("cache_bytes"), estimate.total("memory_bytes")
+        rows.append(
+            (
+                estimate.precision,
+                f"{estimate.total('weight_bytes') / 1e6:.2f}",
+                f"{(near + far) / 1e6:.2f}",
+                f"{near / (near + far):.0%}",
+                f"{estimate.ms:.3f}",
+                f"{estimate.images_per_second:,.0f}",
+                f"{slowest / estimate.ms:.2f}",
+            )
+        )
+    return Table(columns, rows)
+
+
+def bottlenecks(found: BundleEstimate) -> Iterator[str]:
+    """For each precision what limits it, and where."""
+    for estimate in found.estimates:
+        yield f"{estimate.precision}: {_bottleneck(estimate)}"
+    stored = found.estimates[0].total("stored_bytes")
+    yield f"Weights in the bundle's file: {stored / 1e6:.2f} MB."
+
+
+def _bottleneck(estimate: Estimate) -> str:
+    shares = sorted(estimate.by_limit().items(), key=lambda item: -item[1])
+    parts = ", ".join(f"{ms / estimate.ms:.0%} by {_LIMITED_BY[limit]}" for limit, ms in shares)
+    longest = max(estimate.bounds, key=lambda bound: bound.ms)
+    return (
+        f"limited to {parts}; the longest kernel is {longest.layer} "
+        f"({longest.ms / estimate.ms:.0%}, {_LIMITED_BY[longest.limit]})"
+    )
+
+
+def sources(found: BundleEstimate) -> Iterator[str]:
+    """Each number of the device with its source."""
+    for name, fact in found.facts().items():
+        doubt = "" if fact.checked else " (from memory, not looked up)"
+        yield f"{name.replace('_', ' ')} {fact.value:g}: {fact.source}{doubt}"
