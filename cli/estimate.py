@@ -88,15 +88,16 @@ def command(
         found = estimate_bundle(
             bundle, target, precision=precision, side=side, batch=batch, mode=mode
         )
-    if as_json:
-        print_json(found.to_dict())
-    else:
-        _print(found, layers=not no_layers)
     if plot is not None:
         from ..exporter.estimate_plot import plot_bytes
         from ..runtime.files import write_atomically
 
         write_atomically(plot, plot_bytes(found, plot))
+        on_interrupt(lambda: f"{plot} is written")
+    if as_json:
+        print_json(found.to_dict())
+    else:
+        _print(found, layers=not no_layers)
 
 
 def _check_plot(plot: Path | None) -> None:

@@ -30,24 +30,34 @@ def plot_bytes(found: BundleEstimate, path: Path) -> bytes:
 
 
 def _roofline(axes: Axes, found: BundleEstimate) -> None:
-    """Operations a second that the bounds allow over operations a byte, both logarithmic."""
-    ends = (0.02, 5000.0)
+    """Operations a second that the bounds allow over operations a byte, both logarithmic.
+
+    Bytes are those from and to memory: what stays in the cache limits nothing.
+    """
+    marks: list[tuple[float, float, str, str]] = []
     for estimate in found.estimates:
         color = _COLORS[estimate.precision]
-        peak, slope = found.roofs.products[estimate.precision], found.roofs.bandwidth
-        corner = min(max(peak / slope, ends[0]), ends[1])
-        rates = [min(peak, slope * x) for x in (ends[0], corner, ends[1])]
-        axes.plot([ends[0], corner, ends[1]], rates, color=color, label=estimate.precision)
         for bound in estimate.bounds:
-            work = 2 * bound.multiply_adds + bound.elementwise
-            if work and bound.bytes:
-                x, y = work / bound.bytes, 1e3 * work / bound.ms
-                axes.plot([x], [y], _MARKS[bound.kind], color=color, markersize=4, alpha=0.6)
-    for kind in [kind for kind in KINDS if kind in found.estimates[0].by_kind()]:
+            work, moved = (
+                2 * bound.multiply_adds + bound.elementwise,
+                bound.weight_bytes + bound.memory_bytes,
+            )
+            if work and moved:
+                marks.append((work / moved, 1e3 * work / bound.ms, bound.kind, color))
+    low = min((x for x, *_ in marks), default=1.0) / 2
+    high = max((x for x, *_ in marks), default=1.0) * 2
+    for estimate in found.estimates:
+        peak, slope = found.roofs.products[estimate.precision], found.roofs.bandwidth
+        places = [low, min(max(peak / slope, low), high), high]
+        rates = [min(peak, slope * x) for x in places]
+        axes.plot(places, rates, color=_COLORS[estimate.precision], label=estimate.precision)
+    for x, y, kind, color in marks:
+        axes.plot([x], [y], _MARKS[kind], color=color, markersize=4, alpha=0.6)
+    for kind in found.estimates[0].by_kind():
         axes.plot([], [], _MARKS[kind], color="black", markersize=4, label=kind)
     axes.set_xscale("log")
     axes.set_yscale("log")
-    axes.set_xlabel("operations a byte moved (cached bytes included)")
+    axes.set_xlabel("operations a byte from and to memory")
     axes.set_ylabel("operations a second at most, estimated")
     axes.legend(fontsize=7)
     axes.grid(linewidth=0.3)

@@ -11,8 +11,8 @@ from .workload import KINDS
 
 #: Limits in words.
 _LIMITED_BY = {
-    "compute": "the matrix units",
-    "elementwise": "element-wise arithmetic",
+    "compute": "multiply-adds",
+    "elementwise": "element-wise operations",
     "memory": "memory bandwidth",
     "start": "starting kernels",
 }
@@ -36,14 +36,14 @@ def title(found: BundleEstimate) -> str:
 
 
 def layer_table(found: BundleEstimate) -> Table:
-    """One row a kernel: work of the first precision, then each precision's bound in us."""
+    """One row a kernel: work of the first precision, then each precision's bound and its limit."""
     first = found.estimates[0]
-    columns = ("kernel", "kind", "width", "M multiply-adds", "kB weights", "kB activations")
-    times = tuple(name for e in found.estimates for name in (f"{e.precision} us", "limit"))
+    columns = ("kernel", "kind", "width", "M mult-adds", "kB weights", "kB in, out")
+    times = tuple(f"{estimate.precision} us at least" for estimate in found.estimates)
     rows = []
     for index, bound in enumerate(first.bounds):
         cells = [
-            bound.layer,
+            bound.layer.partition("/")[0].removesuffix(".acc"),
             bound.kind,
             bound.width,
             f"{bound.multiply_adds / 1e6:,.1f}" if bound.multiply_adds else "",
@@ -52,7 +52,7 @@ def layer_table(found: BundleEstimate) -> Table:
         ]
         for estimate in found.estimates:
             same = estimate.bounds[index]
-            cells += [f"{1e3 * same.ms:,.2f}", same.limit]
+            cells.append(f"{same.limit} {1e3 * same.ms:8,.2f}")
         rows.append(tuple(cells))
     return Table((*columns, *times), rows)
 
@@ -78,9 +78,11 @@ def kind_table(found: BundleEstimate) -> Table:
 def total_table(found: BundleEstimate) -> Table:
     """One row a precision: bytes, the bound, images a second, and against the slowest."""
     slowest = max(estimate.ms for estimate in found.estimates)
-    columns = ("precision", "MB weights", "MB activations", "of these cached")
-    columns += (f"ms at least, {LABEL}", "images/s at most", "times faster")
-    rows = []
+    columns = (
+        *("precision", "MB weights", "MB activations", "of these cached"),
+        *(f"ms at least, {LABEL}", "images/s at most", "times faster"),
+    )
+    rows: list[tuple[str, ...]] = []
     for estimate in found.estimates:
         near, far = estimate.total("cache_bytes"), estimate.total("memory_bytes")
         rows.append(
@@ -107,10 +109,10 @@ def bottlenecks(found: BundleEstimate) -> Iterator[str]:
 
 def _bottleneck(estimate: Estimate) -> str:
     shares = sorted(estimate.by_limit().items(), key=lambda item: -item[1])
-    parts = ", ".join(f"{ms / estimate.ms:.0%} by {_LIMITED_BY[limit]}" for limit, ms in shares)
+    parts = ", ".join(f"{_LIMITED_BY[limit]} {ms / estimate.ms:.0%}" for limit, ms in shares)
     longest = max(estimate.bounds, key=lambda bound: bound.ms)
     return (
-        f"limited to {parts}; the longest kernel is {longest.layer} "
+        f"time by what limits it: {parts}; the longest kernel is {longest.layer} "
         f"({longest.ms / estimate.ms:.0%}, {_LIMITED_BY[longest.limit]})"
     )
 

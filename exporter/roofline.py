@@ -189,9 +189,9 @@ def estimate(layers: Sequence[Layer], roofs: Roofs, precision: str, batch: int =
     Args:
         layers: kernels of a network, for one image.
         roofs: of the machine.
-        precision: one of :data:`.devices.PRECISIONS`. ``int8``: codes times integer weights in INT8,
-            everything else in float32. ``fp16``, ``fp32``: the same kernels, every number of that
-            width.
+        precision: one of :data:`.devices.PRECISIONS`. ``int8``: codes times integer weights in
+            INT8, everything else in float32. ``fp16``, ``fp32``: the same kernels, every number of
+            that width.
         batch: images at a time.
 
     Raises:
@@ -278,11 +278,13 @@ def _weight_bytes(layer: Layer, precision: str) -> int:
 def assumptions(roofs: Roofs, side: int, batch: int) -> list[str]:
     """What the bound rests on, in sentences."""
     found = [
-        f"Images of {side} x {side} pixels, {batch} at a time; reading and scaling them is not in it.",
+        f"Images of {side} x {side} pixels, {batch} at a time; reading and cropping them is not in "
+        "it.",
         "Kernels follow one another; each takes the largest of its terms.",
         "A convolution is a kernel: it reads codes and weights and writes its sums as floats. All "
-        "element-wise work between two convolutions (scale, bias, shortcut, activation, thresholds, "
-        "concatenation) is one kernel wherever it hangs together; poolings are kernels.",
+        "element-wise work between two convolutions (scale, bias, shortcut, activation, "
+        "thresholds, concatenation) is one kernel wherever it hangs together; a pooling is a "
+        "kernel.",
         "int8: codes x integer weights on INT8 matrix units, everything else in float32; fp16, "
         "fp32: the same kernels, each number of that width (fp32 without TF32).",
         "Rates are dense. Depthwise convolutions and element-wise work run at the float32 rate of "

@@ -117,12 +117,11 @@ def layers_of_file(path: Path, side: int = 256, fusion: str = "fused") -> list[L
         ExportError: as there; or the file is no ONNX model.
     """
     import onnx
-    from google.protobuf.message import DecodeError
 
     try:
         model = onnx.load(path, load_external_data=False)
-    except DecodeError as error:
-        raise ExportError(f"{path}: not an ONNX model ({error}); export it again") from error
+    except Exception as error:  # protobuf raises errors of its own, and ships no types
+        raise ExportError(f"{path}: not a readable ONNX model ({error})") from error
     try:
         return layers_of(model, side, fusion)
     except ExportError as error:
