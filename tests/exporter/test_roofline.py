@@ -191,9 +191,7 @@ def test_a_faster_machine_is_never_slower(
 
 
 @given(_layers(), _roofs(), st.sampled_from(PRECISIONS))
-def test_a_kernel_takes_its_largest_term(
-    layers: list[Layer], roofs: Roofs, precision: str
-) -> None:
+def test_a_kernel_takes_its_largest_term(layers: list[Layer], roofs: Roofs, precision: str) -> None:
     for bound in estimate(layers, roofs, precision).bounds:
         terms = {
             "compute": bound.compute_ms,
@@ -265,7 +263,9 @@ def test_the_assumptions_say_what_was_counted() -> None:
     assert "takes no time" in bare
     assert "cache" not in bare
     cached = dataclasses.replace(ROOFS, cache_bytes=3 << 20, start=2e-6)
-    assert "at most 3 MiB stay in the cache, counted as free" in " ".join(assumptions(cached, 64, 1))
+    assert "at most 3 MiB stay in the cache, counted as free" in " ".join(
+        assumptions(cached, 64, 1)
+    )
     assert "takes 2.0 us, as measured" in " ".join(assumptions(cached, 64, 1))
     known = dataclasses.replace(cached, cache_bandwidth=5e10)
     assert "read and written at 50 GB/s" in " ".join(assumptions(known, 64, 1))

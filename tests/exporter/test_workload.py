@@ -147,7 +147,7 @@ def _parsed(body: str) -> onnx.ModelProto:
 
 #: x -> conv -> shortcut of x and scaled sum -> codes -> conv: the smallest residual network.
 RESIDUAL = """
-  float[4, 3, 3, 3] w = {%s}, int8[4, 4, 1, 1] c = {%s}, float s = {1.0}, int8 z = {0},
+  float[4, 3, 3, 3] w = {HALVES}, int8[4, 4, 1, 1] c = {ONES}, float s = {1.0}, int8 z = {0},
   float[1, 4, 1, 1] alpha = {1.0, 2.0, 3.0, 4.0}, float t = {0.5}
 > {
   x = Cast <to = 1> (image)
@@ -160,7 +160,7 @@ RESIDUAL = """
   b = Conv (v, k)
   y = Add (b, u)
 }
-""" % (", ".join(["0.5"] * 108), ", ".join(["1"] * 16))
+""".replace("HALVES", ", ".join(["0.5"] * 108)).replace("ONES", ", ".join(["1"] * 16))
 
 
 def test_a_small_network_by_hand() -> None:
