@@ -29,7 +29,7 @@ PRODUCTS = ((512, 16, 32, 1), (1024, 32, 32, 1), (192, 24, 24, 3), (384, 24, 24,
 #: Floats in a chain that stays in the second-level cache, and in an array that does not.
 SMALL, LARGE = (1, 64, 48, 48), 1 << 24
 #: Steps of the two chains of one operator whose difference counts.
-CHAINS = (2, 10)
+CHAINS = (2, 18)
 #: Operators whose rate is measured; of the others' rates each is one of these.
 OPERATORS = ("Add", "PRelu", "MaxPool", "AveragePool")
 QUANTIZERS = ("GreaterOrEqual", "QuantizeLinear")
@@ -53,10 +53,15 @@ def onnxruntime_compile(model: onnx.ModelProto) -> Callable[[np.ndarray], object
 
 
 def openvino_options(*, profile: bool = False) -> dict[str, Any]:
-    """One thread, float32 where the graph says so, no bfloat16."""
+    """One thread, and the settings with which a bundle's session stays exact."""
+    from qmdd.runtime.openvino_session import EXACT
+
     return {
+        **EXACT,
+        "PERFORMANCE_HINT": "LATENCY",
+        "NUM_STREAMS": 1,
         "INFERENCE_NUM_THREADS": 1,
-        "INFERENCE_PRECISION_HINT": "f32",
+        "ENABLE_CPU_PINNING": False,
         "PERF_COUNT": profile,
     }
 
@@ -91,14 +96,16 @@ class _Graph:
         self.constants.append(numpy_helper.from_array(value, name))
         return name
 
-    def model(self, outs: Sequence[str] = (), kind: int = TensorProto.FLOAT) -> onnx.ModelProto:
-        """The graph with outputs ``outs``; by default its last node's."""
-        names = outs or [self.nodes[-1].output[0]]
+    def model(self, outs: Sequence[str], kind: int = TensorProto.FLOAT) -> onnx.ModelProto:
+        """The graph with outputs ``outs``, the first of type ``kind``, the others floats."""
         graph = helper.make_graph(
             self.nodes,
             "probe",
             [helper.make_tensor_value_info("x", TensorProto.FLOAT, self.shape)],
-            [helper.make_tensor_value_info(name, kind, None) for name in names],
+            [
+                helper.make_tensor_value_info(name, TensorProto.FLOAT if index else kind, None)
+                for index, name in enumerate(outs)
+            ],
             self.constants,
         )
         return helper.make_model(graph, opset_imports=[helper.make_opsetid("", _OPSET)])
@@ -166,8 +173,10 @@ def operator_rate(compile_: Compile, op: str) -> float:
     are positive: this is the rate at which no branch is mispredicted.
     """
     short, long = (_chain_seconds(compile_, op, count) for count in CHAINS)
-    steps = CHAINS[1] - CHAINS[0]
-    return steps * _OPERATIONS.get(op, 1) * math.prod(SMALL) / max(long - short, 1e-9)
+    numbers = _OPERATIONS.get(op, 1) * math.prod(SMALL)
+    if long - short < 0.1 * long:  # lost in noise: the long chain with all that stands around it
+        return CHAINS[1] * numbers / long
+    return (CHAINS[1] - CHAINS[0]) * numbers / (long - short)
 
 
 def _chain_seconds(compile_: Compile, op: str, count: int) -> float:
@@ -176,7 +185,7 @@ def _chain_seconds(compile_: Compile, op: str, count: int) -> float:
     eye = np.eye(channels, dtype=np.float32).reshape(channels, channels, 1, 1)
     source = graph.add("Conv", ["x", graph.constant(eye)])
     shortcut = graph.add("Conv", ["x", graph.constant(0.5 * eye)])
-    value, total = source, ""
+    value, total, kind = source, "", TensorProto.FLOAT
     steps = np.linspace(0.5, 1.5, channels, dtype=np.float32).reshape(1, -1, 1, 1)
     for index in range(count):
         operand = graph.constant(steps[0] if op == "PRelu" else steps + np.float32(index))
@@ -188,8 +197,9 @@ def _chain_seconds(compile_: Compile, op: str, count: int) -> float:
             value = graph.add(op, [value, operand])
         elif op == "Add":  # a weighted sum, alpha * x + shortcut; sums of constants would be folded
             value = graph.add(op, [graph.add("Mul", [value, operand]), shortcut])
-        elif op == "GreaterOrEqual":  # with the cast and sum that make a code of it
-            one = graph.add("Cast", [graph.add(op, [source, operand])], to=TensorProto.FLOAT)
+        elif op == "GreaterOrEqual":  # with the cast and sum in bytes that make a code of it
+            kind = TensorProto.UINT8
+            one = graph.add("Cast", [graph.add(op, [source, operand])], to=kind)
             value = total = graph.add("Add", [total, one]) if total else one
         else:  # to codes and back; the step differs, or both would be dropped
             step = graph.constant(np.array(0.5 + index, dtype=np.float32))
@@ -197,7 +207,7 @@ def _chain_seconds(compile_: Compile, op: str, count: int) -> float:
             codes = graph.add("QuantizeLinear", [value, step, zero])
             value = graph.add("DequantizeLinear", [codes, step, zero])
     # Who is read by two is not fused into its convolution, as in a network with shortcuts.
-    run = compile_(graph.model([value, source, shortcut]))
+    run = compile_(graph.model([value, source, shortcut], kind))
     x = np.random.default_rng(0).uniform(1, 2, SMALL).astype(np.float32)
     return best_seconds(lambda: run(x))
 
@@ -210,7 +220,7 @@ def start_seconds(compile_: Compile) -> float:
         weight = graph.constant(np.eye(16, dtype=np.float32).reshape(16, 16, 1, 1))
         for _ in range(count):
             value = graph.add("Conv", [value, weight])
-        run = compile_(graph.model())
+        run = compile_(graph.model([value]))
         x = np.ones(graph.shape, dtype=np.float32)
         found.append(best_seconds(lambda run=run, x=x: run(x)))
     return max(0.0, found[1] - found[0]) / 32

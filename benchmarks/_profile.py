@@ -44,7 +44,7 @@ def onnxruntime_run(path: Path) -> Callable[[np.ndarray], object]:
     return OnnxSession(path, threads=1).run
 
 
-def onnxruntime_profile(path: Path, image: np.ndarray, runs: int) -> dict[str, float]:
+def onnxruntime_profile(path: Path, image: np.ndarray, runs: int, stems: int) -> dict[str, float]:
     """Milliseconds a run of each kind, from ONNX Runtime's own profile."""
     import onnxruntime
 
@@ -69,7 +69,7 @@ def onnxruntime_profile(path: Path, image: np.ndarray, runs: int) -> dict[str, f
             order[name] = len(order)
         times.setdefault((order[name], name, op), []).append(event["dur"] / 1e3)
     nodes = [(op, statistics.median(found[3:])) for (_, _, op), found in sorted(times.items())]
-    return _by_kind(nodes)
+    return _by_kind(nodes, stems)
 
 
 def openvino_run(path: Path) -> Callable[[np.ndarray], object]:
@@ -77,7 +77,7 @@ def openvino_run(path: Path) -> Callable[[np.ndarray], object]:
     return _openvino_request(path, profile=False)[1]
 
 
-def openvino_profile(path: Path, image: np.ndarray, runs: int) -> dict[str, float]:
+def openvino_profile(path: Path, image: np.ndarray, runs: int, stems: int) -> dict[str, float]:
     """Milliseconds a run of each kind, from OpenVINO's performance counters."""
     request, run = _openvino_request(path, profile=True)
     times: dict[tuple[str, str], list[float]] = {}
@@ -87,7 +87,7 @@ def openvino_profile(path: Path, image: np.ndarray, runs: int) -> dict[str, floa
             spent = 1e3 * node.real_time.total_seconds()
             if spent:
                 times.setdefault((node.node_name, node.node_type), []).append(spent)
-    return _by_kind([(op, statistics.median(found)) for (_, op), found in times.items()])
+    return _by_kind([(op, statistics.median(found)) for (_, op), found in times.items()], stems)
 
 
 def _openvino_request(path: Path, *, profile: bool) -> tuple[Any, Callable[[np.ndarray], object]]:
@@ -101,14 +101,13 @@ def _openvino_request(path: Path, *, profile: bool) -> tuple[Any, Callable[[np.n
     return request, lambda x: request.infer({0: x}, share_inputs=True, share_outputs=True)
 
 
-def _by_kind(nodes: list[tuple[str, float]]) -> dict[str, float]:
-    """Sums by kind; the first convolution is the stem."""
+def _by_kind(nodes: list[tuple[str, float]], stems: int) -> dict[str, float]:
+    """Sums by kind; of the convolutions, which come in order, the first ``stems`` are the stem."""
     found = dict.fromkeys(KINDS, 0.0)
-    first = True
     for op, spent in nodes:
         kind = _OPERATORS.get(op, "elementwise")
-        if kind == "conv" and first:
-            kind, first = "stem", False
+        if kind == "conv" and stems:
+            kind, stems = "stem", stems - 1
         found[kind] += spent
     return found
 

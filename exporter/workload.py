@@ -44,6 +44,8 @@ _MOVES = frozenset({"Concat", "Expand", "Gather", "Pad", "Resize", "Slice", "Spl
     "Transpose"
 }
 _SHAPES = frozenset({"Constant", "ConstantOfShape", "Range", "Shape", "Size"})
+#: Kinds of tensors that are codes: a convolution reads a byte each, and its step is elsewhere.
+_CODES = frozenset({"codes", "pixels"})
 #: What a quantizer is made of: a kernel with one of these is an epilogue.
 _QUANTIZING = frozenset({"Greater", "GreaterOrEqual", "MultiThreshold", "QuantizeLinear"})
 #: Shape inference of a hostile graph is bounded by the number of its nodes.
@@ -182,9 +184,7 @@ class _Graph:
                 kind = "codes"
             elif node.op_type in ("Greater", "GreaterOrEqual"):
                 kind = "flags"
-            elif given and given[0] == "codes" and node.op_type in {"DequantizeLinear", "Sub"}:
-                kind = "codes"
-            elif node.op_type in _MOVES and len(set(given)) == 1:
+            elif len(set(given)) == 1 and _keeps(node, given[0]):
                 kind = given[0]
             else:
                 kind = "floats"
@@ -221,7 +221,7 @@ class _Graph:
         kept = []
         for node in self.nodes:
             source = self.real(node.input[0])
-            if node.op_type == "DequantizeLinear" and self.kinds.get(source) == "codes":
+            if node.op_type == "DequantizeLinear" and self.kinds.get(source) in _CODES:
                 self.alias[node.output[0]] = source
             else:
                 kept.append(node)
@@ -380,6 +380,15 @@ class _Graph:
         """Numbers that a pooling or reduction takes in."""
         window = next((list(a.ints) for a in node.attribute if a.name == "kernel_shape"), None)
         return elements * math.prod(window) if window else self.elements(self.real(node.input[0]))
+
+
+def _keeps(node: onnx.NodeProto, kind: str) -> bool:
+    """Whether what a node makes of a tensor of ``kind`` is of that kind too."""
+    if node.op_type in _MOVES:
+        return True
+    return (node.op_type == "Sub" and kind == "codes") or (
+        node.op_type == "DequantizeLinear" and kind in _CODES
+    )
 
 
 def _four_bits() -> set[int]:
