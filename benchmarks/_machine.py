@@ -29,7 +29,7 @@ PRODUCTS = ((512, 16, 32, 1), (1024, 32, 32, 1), (192, 24, 24, 3), (384, 24, 24,
 #: Floats in a chain that stays in the second-level cache, and in an array that does not.
 SMALL, LARGE = (1, 64, 48, 48), 1 << 24
 #: Steps of the two chains of one operator whose difference counts.
-CHAINS = (2, 18)
+CHAINS = (2, 10)
 #: Operators whose rate is measured; of the others' rates each is one of these.
 OPERATORS = ("Add", "PRelu", "MaxPool", "AveragePool")
 QUANTIZERS = ("GreaterOrEqual", "QuantizeLinear")

@@ -6,7 +6,6 @@ import json
 import statistics
 import tempfile
 import time
-from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -37,6 +36,58 @@ _OPERATORS = {
 }
 
 
+class OnnxruntimeProfile:
+    """A bundle's model on one thread of ONNX Runtime, profiled."""
+
+    def __init__(self, path: Path) -> None:
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = options.inter_op_num_threads = 1
+        options.log_severity_level = 3
+        options.enable_profiling = True
+        self._folder = tempfile.TemporaryDirectory()
+        options.profile_file_prefix = f"{self._folder.name}/profile"
+        self._session = onnxruntime.InferenceSession(
+            str(path), options, providers=["CPUExecutionProvider"]
+        )
+
+    def run(self, image: np.ndarray) -> None:
+        """One inference."""
+        self._session.run(None, {"image": image})
+
+    def by_kind(self, stems: int) -> dict[str, float]:
+        """Median milliseconds of each kind; ends the profile."""
+        events = json.loads(Path(self._session.end_profiling()).read_text(encoding="utf-8"))
+        self._folder.cleanup()
+        times: dict[tuple[str, str], list[float]] = {}  # in the order in which nodes run
+        for event in events:
+            if event.get("cat") == "Node" and event["name"].endswith("kernel_time"):
+                key = (event["name"], event["args"]["op_name"])
+                times.setdefault(key, []).append(event["dur"] / 1e3)
+        return _by_kind(times, stems)
+
+
+class OpenvinoProfile:
+    """A bundle's model on one thread of OpenVINO, for images of 256 pixels, profiled."""
+
+    def __init__(self, path: Path) -> None:
+        self._request = _openvino_request(path, profile=True)
+        self._times: dict[tuple[str, str], list[float]] = {}
+
+    def run(self, image: np.ndarray) -> None:
+        """One inference."""
+        self._request.infer({0: image}, share_inputs=True, share_outputs=True)
+        for node in self._request.get_profiling_info():
+            spent = 1e3 * node.real_time.total_seconds()
+            if spent:
+                self._times.setdefault((node.node_name, node.node_type), []).append(spent)
+
+    def by_kind(self, stems: int) -> dict[str, float]:
+        """Median milliseconds of each kind."""
+        return _by_kind(self._times, stems)
+
+
 def onnxruntime_run(path: Path) -> Callable[[np.ndarray], object]:
     """One thread of ONNX Runtime on a bundle's model."""
     from qmdd.runtime.session import OnnxSession
@@ -44,71 +95,30 @@ def onnxruntime_run(path: Path) -> Callable[[np.ndarray], object]:
     return OnnxSession(path, threads=1).run
 
 
-def onnxruntime_profile(path: Path, image: np.ndarray, runs: int, stems: int) -> dict[str, float]:
-    """Milliseconds a run of each kind, from ONNX Runtime's own profile."""
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    options.log_severity_level = 3
-    options.enable_profiling = True
-    with tempfile.TemporaryDirectory() as folder:
-        options.profile_file_prefix = f"{folder}/profile"
-        session = onnxruntime.InferenceSession(
-            str(path), options, providers=["CPUExecutionProvider"]
-        )
-        for _ in range(runs + 3):
-            session.run(None, {"image": image})
-        events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
-    kernels = [e for e in events if e.get("cat") == "Node" and e["name"].endswith("kernel_time")]
-    times: dict[tuple[int, str, str], list[float]] = {}
-    order: Counter[str] = Counter()
-    for event in kernels:
-        name, op = event["name"], event["args"]["op_name"]
-        if name not in order:
-            order[name] = len(order)
-        times.setdefault((order[name], name, op), []).append(event["dur"] / 1e3)
-    nodes = [(op, statistics.median(found[3:])) for (_, _, op), found in sorted(times.items())]
-    return _by_kind(nodes, stems)
-
-
 def openvino_run(path: Path) -> Callable[[np.ndarray], object]:
     """One thread of OpenVINO on a bundle's model, for images of 256 pixels."""
-    return _openvino_request(path, profile=False)[1]
+    request = _openvino_request(path, profile=False)
+    return lambda x: request.infer({0: x}, share_inputs=True, share_outputs=True)
 
 
-def openvino_profile(path: Path, image: np.ndarray, runs: int, stems: int) -> dict[str, float]:
-    """Milliseconds a run of each kind, from OpenVINO's performance counters."""
-    request, run = _openvino_request(path, profile=True)
-    times: dict[tuple[str, str], list[float]] = {}
-    for index in range(runs + 3):
-        run(image)
-        for node in request.get_profiling_info() if index >= 3 else ():
-            spent = 1e3 * node.real_time.total_seconds()
-            if spent:
-                times.setdefault((node.node_name, node.node_type), []).append(spent)
-    return _by_kind([(op, statistics.median(found)) for (_, op), found in times.items()], stems)
-
-
-def _openvino_request(path: Path, *, profile: bool) -> tuple[Any, Callable[[np.ndarray], object]]:
+def _openvino_request(path: Path, *, profile: bool) -> Any:
     import openvino
 
     core = openvino.Core()
     model = core.read_model(path)
     model.reshape([1, 3, 256, 256])
     compiled = core.compile_model(model, "CPU", openvino_options(profile=profile))
-    request = compiled.create_infer_request()
-    return request, lambda x: request.infer({0: x}, share_inputs=True, share_outputs=True)
+    return compiled.create_infer_request()
 
 
-def _by_kind(nodes: list[tuple[str, float]], stems: int) -> dict[str, float]:
-    """Sums by kind; of the convolutions, which come in order, the first ``stems`` are the stem."""
+def _by_kind(times: dict[tuple[str, str], list[float]], stems: int) -> dict[str, float]:
+    """Sums of medians by kind; of the convolutions, in order, the first ``stems`` are the stem."""
     found = dict.fromkeys(KINDS, 0.0)
-    for op, spent in nodes:
+    for (_, op), spent in times.items():
         kind = _OPERATORS.get(op, "elementwise")
         if kind == "conv" and stems:
             kind, stems = "stem", stems - 1
-        found[kind] += spent
+        found[kind] += statistics.median(spent)
     return found
 
 

@@ -38,10 +38,10 @@ from _machine import (
 )
 from _profile import (
     KINDS,
+    OnnxruntimeProfile,
+    OpenvinoProfile,
     median_ms,
-    onnxruntime_profile,
     onnxruntime_run,
-    openvino_profile,
     openvino_run,
 )
 from _record import record
@@ -68,7 +68,7 @@ class Case:
     precision: str
     fusion: str
     run: Callable[[Path], Callable[[np.ndarray], object]]
-    profile: Callable[[Path, np.ndarray, int, int], dict[str, float]]
+    profile: type[OnnxruntimeProfile] | type[OpenvinoProfile]
 
 
 CASES = (
@@ -79,10 +79,10 @@ CASES = (
         "fp32",
         "single",
         onnxruntime_run,
-        onnxruntime_profile,
+        OnnxruntimeProfile,
     ),
-    Case("FP32, OpenVINO", "openvino", "twin", "fp32", "fused", openvino_run, openvino_profile),
-    Case("int8, OpenVINO", "openvino", "integer", "int8", "fused", openvino_run, openvino_profile),
+    Case("FP32, OpenVINO", "openvino", "twin", "fp32", "fused", openvino_run, OpenvinoProfile),
+    Case("int8, OpenVINO", "openvino", "integer", "int8", "fused", openvino_run, OpenvinoProfile),
 )
 #: How a runtime compiles a model, and whether its integer arithmetic is measured too.
 RUNTIMES: dict[str, tuple[Compile, bool]] = {
@@ -101,11 +101,18 @@ def make_bundles(folder: Path) -> dict[str, Path]:
     return {name: folder / name / "model.onnx" for name in ("twin", "integer")}
 
 
-def compared(case: Case, path: Path, machine: Machine, wall: float, runs: int) -> dict[str, Any]:
+def compared(
+    case: Case,
+    path: Path,
+    machine: Machine,
+    wall: float,
+    profile: OnnxruntimeProfile | OpenvinoProfile,
+) -> dict[str, Any]:
     """One case's row: estimated and measured milliseconds, in total and by kind."""
     layers = layers_of_file(path, SIDE, case.fusion)
-    stems = sum(layer.kind == "stem" and layer.multiply_adds > 0 for layer in layers)
-    profile = case.profile(path, _image(), runs, stems)
+    spent = profile.by_kind(
+        sum(layer.kind == "stem" and layer.multiply_adds > 0 for layer in layers)
+    )
     bound, usual = (
         estimate(layers, machine.roofs(case.runtime, choose), case.precision)
         for choose in (max, statistics.median)
@@ -114,8 +121,8 @@ def compared(case: Case, path: Path, machine: Machine, wall: float, runs: int) -
     kinds = {
         kind: {
             **{name: round(times[kind], 3) for name, times in by_kind.items()},
-            "measured_ms": round(profile[kind], 3),
-            "measured_over_estimated": _ratio(profile[kind], by_kind["estimated_ms"][kind]),
+            "measured_ms": round(spent[kind], 3),
+            "measured_over_estimated": _ratio(spent[kind], by_kind["estimated_ms"][kind]),
         }
         for kind in KINDS
     }
@@ -124,7 +131,7 @@ def compared(case: Case, path: Path, machine: Machine, wall: float, runs: int) -
         "bound_ms": round(bound.ms, 3),
         "estimated_ms": round(usual.ms, 3),
         "measured_ms": round(wall, 3),
-        "profiled_ms": round(sum(profile.values()), 3),
+        "profiled_ms": round(sum(spent.values()), 3),
         "measured_over_bound": _ratio(wall, bound.ms),
         "measured_over_estimated": _ratio(wall, usual.ms),
         "limited_ms": {limit: round(ms, 3) for limit, ms in usual.by_limit().items()},
@@ -162,14 +169,14 @@ def main() -> None:
         before = {name: measure(c, quantized=q) for name, (c, q) in RUNTIMES.items()}
         image = _image()
         runs = [case.run(paths[case.bundle]) for case in CASES]
-        walls = median_ms([lambda run=run: run(image) for run in runs], arguments.rounds)
+        profiles = [case.profile(paths[case.bundle]) for case in CASES]
+        turns = [run for pair in zip(runs, (p.run for p in profiles), strict=True) for run in pair]
+        walls = median_ms([lambda run=run: run(image) for run in turns], arguments.rounds)[::2]
         after = {name: measure(c, quantized=q) for name, (c, q) in RUNTIMES.items()}
         machines = {name: before[name].faster(after[name]) for name in RUNTIMES}
         rows = {
-            case.name: compared(
-                case, paths[case.bundle], machines[case.runtime], wall, 5 * arguments.rounds
-            )
-            for case, wall in zip(CASES, walls, strict=True)
+            case.name: compared(case, paths[case.bundle], machines[case.runtime], wall, profile)
+            for case, wall, profile in zip(CASES, walls, profiles, strict=True)
         }
     ratios = {name: row["measured_over_estimated"] for name, row in rows.items()}
     passed = all(1 / arguments.bar <= ratio <= arguments.bar for ratio in ratios.values())

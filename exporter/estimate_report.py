@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections.abc import Iterable, Iterator
 
+from ..models.tables import Table
+from .devices import Device, Fact
 from .estimating import LABEL, BundleEstimate
 from .roofline import Estimate
 from .workload import KINDS
@@ -16,13 +17,6 @@ _LIMITED_BY = {
     "memory": "memory bandwidth",
     "start": "starting kernels",
 }
-
-
-class Table(NamedTuple):
-    """Columns and rows of texts; the first column is a name, the others are numbers or words."""
-
-    columns: tuple[str, ...]
-    rows: list[tuple[str, ...]]
 
 
 def title(found: BundleEstimate) -> str:
@@ -54,7 +48,7 @@ def layer_table(found: BundleEstimate) -> Table:
             same = estimate.bounds[index]
             cells.append(f"{same.limit} {1e3 * same.ms:8,.2f}")
         rows.append(tuple(cells))
-    return Table((*columns, *times), rows)
+    return Table("Kernels", (*columns, *times), rows)
 
 
 def kind_table(found: BundleEstimate) -> Table:
@@ -72,7 +66,7 @@ def kind_table(found: BundleEstimate) -> Table:
         if kind in times[0]
     ]
     total = ("total", str(len(first.bounds)), *(f"{e.ms:.4f}" for e in found.estimates))
-    return Table(columns, [*rows, total])
+    return Table("Kinds", columns, [*rows, total])
 
 
 def total_table(found: BundleEstimate) -> Table:
@@ -96,7 +90,7 @@ def total_table(found: BundleEstimate) -> Table:
                 f"{slowest / estimate.ms:.2f}",
             )
         )
-    return Table(columns, rows)
+    return Table("Totals", columns, rows)
 
 
 def bottlenecks(found: BundleEstimate) -> Iterator[str]:
@@ -122,3 +116,32 @@ def sources(found: BundleEstimate) -> Iterator[str]:
     for name, fact in found.facts().items():
         doubt = "" if fact.checked else " (from memory, not looked up)"
         yield f"{name.replace('_', ' ')} {fact.value:g}: {fact.source}{doubt}"
+
+
+def device_table(devices: Iterable[Device]) -> Table:
+    """One row a device and power mode; a star marks what was not looked up."""
+    columns = (
+        *("target", "power mode", "from JetPack", "INT4", "INT8 TOPS", "FP16 TFLOPS"),
+        *("FP32 TFLOPS", "memory GB/s", "memory GB", "cache MiB"),
+    )
+    rows = []
+    for device in devices:
+        for mode in device.modes:
+            rates = []
+            for width in ("int4", "int8", "fp16", "fp32"):
+                known = device.architecture.per_clock.get(width)
+                if known is None:
+                    rates.append("-")
+                    continue
+                behind = (known, device.multiprocessors, mode.clock_mhz)
+                star = "" if all(fact.checked for fact in behind) else "*"
+                tera = device.rate(width, mode) / 1e12
+                rates.append(f"{tera:,.0f}{star}" if tera >= 100 else f"{tera:.3g}{star}")
+            others = (mode.bandwidth, device.memory_gb, device.cache_mib)
+            cells = (device.name, mode.name, mode.jetpack or "", *rates, *map(_starred, others))
+            rows.append(cells)
+    return Table("Devices", columns, rows)
+
+
+def _starred(fact: Fact) -> str:
+    return f"{fact.value:g}{'' if fact.checked else '*'}"
