@@ -16,7 +16,7 @@ from qmdd.exporter.errors import ExportError
 from qmdd.exporter.lower import onnx_for_target
 from qmdd.exporter.targets import find_target
 from qmdd.exporter.workload import FUSIONS, KINDS, Layer, layers_of, layers_of_file
-from qmdd.models import Detector
+from qmdd.models import Detector, quantised_chains
 from qmdd.models.stats import layer_stats
 
 Make = Callable[..., Detector]
@@ -223,6 +223,28 @@ def test_narrow_weights_of_an_engine_are_unpacked_at_each_inference(
     # ONNX Runtime folds packed weights when it loads them.
     packed = layers_of(_lowered(canonical, "onnx", "int4"), 64)
     assert not any(layer.unpacked for layer in packed)
+
+
+@pytest.mark.parametrize(("bits", "target"), [(4, "onnx"), (8, "onnx"), (4, "thor"), (8, "thor")])
+def test_every_form_of_thresholds_is_one_kernel(
+    make_detector: Make, trace_once: TraceOnce, bits: int, target: str
+) -> None:
+    """Chains, binary searches and broadcast comparisons, with all their comparisons counted."""
+    detector = make_detector("resnet23", bits)
+    opset = 21 if target == "onnx" else 17
+    layers = layers_of(_lowered(trace_once(detector), target, "int8", opset), 64)
+    epilogues = [layer for layer in layers if layer.kind == "epilogue"]
+    assert len(epilogues) == len(quantised_chains(detector))
+    compared = bits if (bits, target) == (8, "onnx") else 2**bits - 1
+    for layer in epilogues:
+        codes = [tensor for tensor in layer.writes if tensor.kind == "codes"]
+        assert len(codes) == 1
+        read = max(tensor.elements for tensor in layer.reads)
+        comparisons = sum(layer.elementwise.get(op, 0) for op in ("Greater", "GreaterOrEqual"))
+        assert comparisons == compared * read, layer.name
+        looked_up = (bits - 1) * read if (bits, target) == (8, "onnx") else 0
+        assert layer.elementwise.get("Gather", 0) == looked_up
+        assert layer.constants >= 2**bits - 1
 
 
 def test_what_is_no_network_of_ours_is_refused(tmp_path: Path) -> None:
