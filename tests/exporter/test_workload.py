@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections import Counter
 from collections.abc import Callable
@@ -19,10 +20,23 @@ from qmdd.exporter.workload import FUSIONS, KINDS, Layer, layers_of, layers_of_f
 from qmdd.models import Detector, quantised_chains
 from qmdd.models.stats import layer_stats
 
-Make = Callable[..., Detector]
-TraceOnce = Callable[[Detector], onnx.ModelProto]
+Traced = Callable[..., tuple[Detector, onnx.ModelProto]]
 ARCHITECTURES = ("resnet23", "resnet50", "mobilenetv2")
 SIDES = (64, 98)
+
+
+@pytest.fixture(scope="module")
+def traced(
+    make_detector: Callable[..., Detector], trace_once: Callable[[Detector], onnx.ModelProto]
+) -> Traced:
+    """A narrow detector and its canonical model, made once: ``traced(arch, bits)``; read only."""
+
+    @functools.cache
+    def make(arch: str, bits: int) -> tuple[Detector, onnx.ModelProto]:
+        detector = make_detector(arch, bits)
+        return detector, trace_once(detector)
+
+    return make
 
 
 def _lowered(
@@ -38,13 +52,13 @@ def _products(layers: list[Layer]) -> list[Layer]:
 @pytest.mark.parametrize("side", SIDES)
 @pytest.mark.parametrize("arch", ARCHITECTURES)
 def test_multiply_adds_and_weights_are_the_project_s_own(
-    make_detector: Make, trace_once: TraceOnce, arch: str, side: int
+    traced: Traced, arch: str, side: int
 ) -> None:
     """Layer by layer in full precision, where nothing is folded."""
-    detector = make_detector(arch, 32)
+    detector, canonical = traced(arch, 32)
     stats = layer_stats(detector, side)
     for fusion in FUSIONS:
-        found = _products(layers_of(_lowered(trace_once(detector), "onnx", "own"), side, fusion))
+        found = _products(layers_of(_lowered(canonical, "onnx", "own"), side, fusion))
         assert Counter((layer.multiply_adds, layer.weights) for layer in found) == Counter(
             (layer.multiply_adds, layer.weights) for layer in stats
         )
@@ -54,13 +68,11 @@ def test_multiply_adds_and_weights_are_the_project_s_own(
 
 
 @pytest.mark.parametrize("arch", ARCHITECTURES)
-def test_a_quantised_network_differs_in_its_folded_stem_alone(
-    make_detector: Make, trace_once: TraceOnce, arch: str
-) -> None:
+def test_a_quantised_network_differs_in_its_folded_stem_alone(traced: Traced, arch: str) -> None:
     """NPR folded in makes a 7x7 kernel 8x8, a 3x3 one 4x4."""
-    detector = make_detector(arch, 2)
+    detector, canonical = traced(arch, 2)
     stats = layer_stats(detector, 64)
-    found = _products(layers_of(_lowered(trace_once(detector), "onnx"), 64))
+    found = _products(layers_of(_lowered(canonical, "onnx"), 64))
     assert [layer.kind for layer in found].count("stem") == 1
     stem = next(layer for layer in found if layer.kind == "stem")
     kernel = math.isqrt(stats[0].weights // (3 * stats[0].shape[0]))
@@ -72,10 +84,8 @@ def test_a_quantised_network_differs_in_its_folded_stem_alone(
 
 
 @pytest.mark.parametrize("target", ["onnx", "canonical", "orin-nano", "rtx-ada"])
-def test_forms_of_one_network_agree_on_its_convolutions(
-    make_detector: Make, trace_once: TraceOnce, target: str
-) -> None:
-    canonical = trace_once(make_detector("resnet23", 2))
+def test_forms_of_one_network_agree_on_its_convolutions(traced: Traced, target: str) -> None:
+    canonical = traced("resnet23", 2)[1]
     storage, opset = ("own", 21) if target == "canonical" else ("int8", 17)
     found = _products(layers_of(_lowered(canonical, target, storage, opset), 64))
     reference = _products(layers_of(_lowered(canonical, "onnx"), 64))
@@ -88,10 +98,8 @@ def test_forms_of_one_network_agree_on_its_convolutions(
 
 
 @pytest.mark.parametrize("arch", ARCHITECTURES)
-def test_fusing_moves_fewer_numbers_and_does_the_same_work(
-    make_detector: Make, trace_once: TraceOnce, arch: str
-) -> None:
-    model = _lowered(trace_once(make_detector(arch, 2)), "onnx")
+def test_fusing_moves_fewer_numbers_and_does_the_same_work(traced: Traced, arch: str) -> None:
+    model = _lowered(traced(arch, 2)[1], "onnx")
     fused, single = (layers_of(model, 64, fusion) for fusion in FUSIONS)
 
     def work(layers: list[Layer]) -> Counter[str]:
@@ -114,11 +122,9 @@ def test_fusing_moves_fewer_numbers_and_does_the_same_work(
 
 
 @pytest.mark.parametrize("arch", ARCHITECTURES)
-def test_kernels_can_run_in_the_order_in_which_they_are_listed(
-    make_detector: Make, trace_once: TraceOnce, arch: str
-) -> None:
+def test_kernels_can_run_in_the_order_in_which_they_are_listed(traced: Traced, arch: str) -> None:
     for fusion in FUSIONS:
-        layers = layers_of(_lowered(trace_once(make_detector(arch, 2)), "onnx"), 64, fusion)
+        layers = layers_of(_lowered(traced(arch, 2)[1], "onnx"), 64, fusion)
         known = {"image"}
         for layer in layers:
             assert {tensor.name for tensor in layer.reads} <= known, layer.name
@@ -210,9 +216,9 @@ def test_a_view_costs_nothing_and_a_pooling_is_a_kernel_of_its_own() -> None:
 
 @pytest.mark.parametrize(("storage", "opset"), [("int8", 17), ("int4", 21), ("int2", 21)])
 def test_narrow_weights_of_an_engine_are_unpacked_at_each_inference(
-    make_detector: Make, trace_once: TraceOnce, storage: str, opset: int
+    traced: Traced, storage: str, opset: int
 ) -> None:
-    canonical = trace_once(make_detector("resnet23", 2))
+    canonical = traced("resnet23", 2)[1]
     layers = layers_of(_lowered(canonical, "rtx-ada", storage, opset), 64)
     convolutions = [layer for layer in layers if layer.kind == "conv"]
     factor = {"int8": 1, "int4": 2, "int2": 4}[storage]
@@ -225,24 +231,22 @@ def test_narrow_weights_of_an_engine_are_unpacked_at_each_inference(
     assert not any(layer.unpacked for layer in packed)
 
 
-@pytest.mark.parametrize(("bits", "target"), [(4, "onnx"), (8, "onnx"), (4, "thor"), (8, "thor")])
-def test_every_form_of_thresholds_is_one_kernel(
-    make_detector: Make, trace_once: TraceOnce, bits: int, target: str
-) -> None:
+@pytest.mark.parametrize(("bits", "target"), [(4, "onnx"), (8, "onnx"), (2, "thor"), (4, "thor")])
+def test_every_form_of_thresholds_is_one_kernel(traced: Traced, bits: int, target: str) -> None:
     """Chains, binary searches and broadcast comparisons, with all their comparisons counted."""
-    detector = make_detector("resnet23", bits)
+    detector, canonical = traced("resnet23", bits)
     opset = 21 if target == "onnx" else 17
-    layers = layers_of(_lowered(trace_once(detector), target, "int8", opset), 64)
+    layers = layers_of(_lowered(canonical, target, "int8", opset), 64)
     epilogues = [layer for layer in layers if layer.kind == "epilogue"]
     assert len(epilogues) == len(quantised_chains(detector))
     compared = bits if (bits, target) == (8, "onnx") else 2**bits - 1
     for layer in epilogues:
         codes = [tensor for tensor in layer.writes if tensor.kind == "codes"]
         assert len(codes) == 1
-        read = max(tensor.elements for tensor in layer.reads)
+        made = codes[0].elements
         comparisons = sum(layer.elementwise.get(op, 0) for op in ("Greater", "GreaterOrEqual"))
-        assert comparisons == compared * read, layer.name
-        looked_up = (bits - 1) * read if (bits, target) == (8, "onnx") else 0
+        assert comparisons == compared * made, layer.name
+        looked_up = (bits - 1) * made if (bits, target) == (8, "onnx") else 0
         assert layer.elementwise.get("Gather", 0) == looked_up
         assert layer.constants >= 2**bits - 1
 
