@@ -28,6 +28,7 @@ EXTRAS = {
     "sensitivity": "train",
     "freeze": "train",
     "import": "train",
+    "estimate": "export",
     "stats": "export",
     "zoo": "runtime",
 }

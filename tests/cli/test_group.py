@@ -59,6 +59,7 @@ def test_help_loads_no_library(process, args: list[str]) -> None:
         "calibrate",
         "sensitivity",
         "freeze",
+        "estimate",
         "stats",
         "zoo",
         "import",
