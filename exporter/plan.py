@@ -74,7 +74,7 @@ class PlannedLayer:
         Raises:
             ExportError: a key is missing or of another type.
         """
-        values = {}
+        values: dict[str, Any] = {}
         for field in dataclasses.fields(cls):
             value = plain.get(field.name)
             if isinstance(value, list) and all(type(item) is int for item in value):
