@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -30,13 +31,18 @@ class Lowered:
 
 
 def onnx_for_target(
-    canonical: onnx.ModelProto, target: Target, storage: str, opset: int
+    canonical: onnx.ModelProto,
+    target: Target,
+    storage: str,
+    opset: int,
+    precision: str = "int8",
 ) -> Lowered:
     """Lower ``canonical`` for ``target``.
 
     Args:
         storage: one of :data:`.passes.pack_weights.STORAGES`.
         opset: opset of the result, within ``target.opsets``.
+        precision: of an engine, one of its ``precisions``.
 
     Raises:
         ExportError: an opset out of range, or a pass that cannot keep the model exact.
@@ -44,6 +50,7 @@ def onnx_for_target(
     import onnx_graphsurgeon as gs
 
     from .passes.base import tidy
+    from .passes.engine_weights import nibbles
     from .passes.pack_weights import packed_constants
 
     low, high = target.opsets
@@ -52,18 +59,20 @@ def onnx_for_target(
     graph = gs.import_onnx(canonical)
     applied: list[tuple[str, int]] = []
     notes: list[str] = []
-    for name, run in passes_of(target, storage, opset):
+    for name, run in passes_of(target, storage, opset, precision):
         outcome = run(graph)
         applied.append((name, outcome.applied))
         notes.extend(f"{name}: {note}" for note in outcome.notes)
     tidy(graph)
     _forget_shapes(graph)
-    packed = packed_constants(graph)
+    packed, signed = packed_constants(graph), nibbles(graph)
+    if opset < 18:
+        _forget_antialias(graph)
     graph.opset = opset
     own = any(node.domain == DOMAIN for node in graph.nodes)
     model = gs.export_onnx(graph)
     _set_header(model, opset, own)
-    _pack_initializers(model, packed)
+    _pack_initializers(model, packed, signed)
     _name_nodes(model)
     return Lowered(model, applied, notes)
 
@@ -92,17 +101,36 @@ def _set_header(model: onnx.ModelProto, opset: int, own_domain: bool) -> None:
     del model.graph.value_info[:]
 
 
-def _pack_initializers(model: onnx.ModelProto, widths: dict[str, int]) -> None:
-    """Write the noted uint8 constants as UINT2 or UINT4 raw data, first element lowest."""
+def _forget_antialias(graph: gs.Graph) -> None:
+    """``Resize`` has these attributes since opset 18; the tracer writes their defaults."""
+    for node in graph.nodes:
+        if node.op == "Resize":
+            node.attrs.pop("antialias", None)
+            node.attrs.pop("keep_aspect_ratio_policy", None)
+
+
+def _pack_initializers(
+    model: onnx.ModelProto, widths: dict[str, int], signed: Iterable[str] = ()
+) -> None:
+    """Write the noted constants, a byte an element, as raw data of their width, the first lowest.
+
+    Args:
+        widths: names of uint8 constants that become UINT2 or UINT4.
+        signed: names of int8 constants that become INT4.
+    """
     from onnx import TensorProto
 
     types = {2: TensorProto.UINT2, 4: TensorProto.UINT4}
+    kinds = {
+        **{name: (width, types[width]) for name, width in widths.items()},
+        **dict.fromkeys(signed, (4, TensorProto.INT4)),
+    }
     for tensor in model.graph.initializer:
-        if tensor.name in widths:
-            width = widths[tensor.name]
+        if tensor.name in kinds:
+            width, kind = kinds[tensor.name]
             values = np.frombuffer(tensor.raw_data, dtype=np.uint8)
-            tensor.raw_data = pack_plane(values, width).tobytes()
-            tensor.data_type = types[width]
+            tensor.raw_data = pack_plane(values & np.uint8(2**width - 1), width).tobytes()
+            tensor.data_type = kind
 
 
 def _name_nodes(model: onnx.ModelProto) -> None:

@@ -84,6 +84,19 @@ def codes_behind(tensor: gs.Tensor) -> gs.Node | None:
     return producer(tensor, "MultiThreshold")
 
 
+def largest_code(quantizer: gs.Node) -> int:
+    """Of a ``MultiThreshold``: the number of its thresholds."""
+    table = constant(quantizer.inputs[1])
+    if table is None:
+        raise refuse(quantizer.name, "its thresholds are no constant", "freeze it again")
+    return int(table.shape[1])
+
+
+def ascending(table: np.ndarray) -> bool:
+    """In order and without NaN; a code that all floats or none have leaves equal infinities."""
+    return not np.isnan(table).any() and bool((table[:, 1:] >= table[:, :-1]).all())
+
+
 def shared_constant(graph: gs.Graph, name: str, value: np.ndarray) -> gs.Constant:
     """The graph's constant called ``name``; made on first use (names are unique in a graph)."""
     known: dict[str, gs.Constant] = graph.__dict__.setdefault("qmdd_constants", {})

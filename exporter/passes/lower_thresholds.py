@@ -21,6 +21,7 @@ import onnx_graphsurgeon as gs
 
 from .base import (
     Outcome,
+    ascending,
     centred_uses,
     constant,
     insert,
@@ -42,7 +43,7 @@ def lower_thresholds(graph: gs.Graph) -> Outcome:
     for node in [node for node in graph.nodes if node.op == "MultiThreshold"]:
         layer = node.attrs.get("layer", node.name)
         table = constant(node.inputs[1])
-        if table is None or not _ascending(table):
+        if table is None or not ascending(table):
             raise refuse(layer, "its thresholds are not an ascending constant", "freeze it again")
         x, old = node.inputs[0], node.outputs[0]
         count_in = _compare if table.shape[1] <= CHAIN_LIMIT else _search
@@ -65,11 +66,6 @@ def lower_thresholds(graph: gs.Graph) -> Outcome:
     if outcome.modified:
         tidy(graph)
     return outcome
-
-
-def _ascending(table: np.ndarray) -> bool:
-    """In order and without NaN; a code that all floats or none have leaves equal infinities."""
-    return not np.isnan(table).any() and bool((table[:, 1:] >= table[:, :-1]).all())
 
 
 def _compare(graph: gs.Graph, layer: str, x: gs.Tensor, table: np.ndarray) -> gs.Tensor:

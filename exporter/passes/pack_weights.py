@@ -46,6 +46,7 @@ from .base import (
     tidy,
     unit_scale,
 )
+from .codebook import Codebook, codebook_of, exact_base, parts_of
 
 #: Storage choices; ``own`` is each layer's own width.
 STORAGES = ("own", "int2", "int4", "int8")
@@ -53,31 +54,9 @@ STORAGES = ("own", "int2", "int4", "int8")
 MIN_OPSET = {2: 25, 4: 21, 8: 13}
 #: Key under which the graph notes which constants are to be packed, name -> bits.
 PACKED = "qmdd_packed"
-_EXACT_LIMIT = 2**24
 _INT32 = 6
 #: How the tensor of widened or plain codes is called, after its layer.
 _WEIGHT = ".weight"
-
-
-class Codebook(NamedTuple):
-    """``code = first + stride * index``, ``index`` in ``0 .. levels - 1``."""
-
-    first: int
-    stride: int
-    levels: int
-
-    @property
-    def bits(self) -> int:
-        """Narrowest supported width of an index."""
-        return next(b for b in (1, 2, 3, 4, 8, 16) if self.levels <= 2**b)
-
-
-def codebook_of(codes: np.ndarray) -> Codebook:
-    """The shortest arithmetic progression that holds all ``codes``."""
-    first, last = int(codes.min()), int(codes.max())
-    stride = int(np.gcd.reduce(codes.astype(np.int64).reshape(-1) - first))
-    stride = max(stride, 1)
-    return Codebook(first, stride, (last - first) // stride + 1)
 
 
 def pack_weights(storage: str, opset: int) -> Pass:
@@ -138,8 +117,8 @@ def _store(graph: gs.Graph, conv: gs.Node, plan: _Plan, codes: np.ndarray) -> No
     layer = plan.layer
     book = codebook_of(codes)
     values = book.first + book.stride * np.arange(book.levels, dtype=np.int64)
-    parts = _parts(layer, codes, values, plan.top)
-    plain = plan.storage == "int8" and len(parts) == 1 and int(np.abs(values).max()) < 128
+    parts = parts_of(values, exact_base(layer, codes, plan.top))
+    plain = plan.storage == "int8" and len(parts) == 1 and int(np.abs(codes).max()) < 128
     index = None if plain else _index(graph, plan, codes, book)
     sums = []
     for number, (factor, part) in enumerate(parts):
@@ -162,27 +141,6 @@ def _store(graph: gs.Graph, conv: gs.Node, plan: _Plan, codes: np.ndarray) -> No
         total = insert(graph, "Add", f"{layer}.acc", [total, other])
     replace_uses(graph, conv.outputs[0], total)
     conv.outputs.clear()
-
-
-def _largest_sum(part: np.ndarray, index: np.ndarray, top: int) -> int:
-    return int(np.abs(part[index]).reshape(index.shape[0], -1).sum(1).max()) * top
-
-
-def _parts(
-    layer: str, codes: np.ndarray, values: np.ndarray, top: int
-) -> list[tuple[int, np.ndarray]]:
-    """``[(1, values)]``, or ``[(base, high), (1, low)]`` where a sum could pass 2^24."""
-    if int(np.abs(codes).reshape(codes.shape[0], -1).sum(1).max()) * top < _EXACT_LIMIT:
-        return [(1, values)]
-    index = np.searchsorted(values, codes)
-    for base in (16, 8, 32, 4):
-        low = (values + base // 2) % base - base // 2
-        high = (values - low) // base
-        if max(_largest_sum(low, index, top), _largest_sum(high, index, top)) < _EXACT_LIMIT:
-            return [(base, high), (1, low)]
-    raise refuse(
-        layer, "its integer sums pass 2^24 even in two parts", "use fewer bits or channels"
-    )
 
 
 def _width(plan: _Plan, book: Codebook) -> int:

@@ -17,11 +17,11 @@ from onnx import TensorProto
 
 from qmdd.exporter.errors import ExportError
 from qmdd.exporter.multithreshold import DOMAIN
+from qmdd.exporter.passes.codebook import codebook_of
 from qmdd.exporter.passes.lower_thresholds import lower_thresholds
 from qmdd.exporter.passes.pack_weights import (
     MIN_OPSET,
     STORAGES,
-    codebook_of,
     opset_for,
     pack_weights,
 )

@@ -1,0 +1,227 @@
+"""Integer weights as TensorRT reads them: ``DequantizeLinear(INT8, 1)`` right before ``Conv``.
+
+Nothing may stand between the two, the scale is 1 and belongs to the whole tensor, and the result of
+the convolution is then the exact integer sum in every runtime; step, scale, batch-norm and alpha
+follow it as one product and one sum.
+
+How the constant itself is held is the storage:
+
+* ``int8``: the codes.
+* ``int4``: ``INT4 -> DequantizeLinear(1) -> Clip(-8, 7) -> QuantizeLinear(1)``, the ``Clip`` being
+  what keeps TensorRT from taking INT4 for the type of the convolution. Odd codes up to +-15 are
+  held by their index, and a product and a sum stand in the Clip's place.
+* ``int2``: two codes to an INT4 nibble, ``first + 4 * second - 8``, taken apart by ``Floor``.
+
+Each rests on what the builder was seen to accept; where a target's engines cannot hold a storage it
+is widened to ``int8``, and a note says so. ``precision='int4'`` on a classic TensorRT, which has
+INT4 for matrix products alone: see :mod:`.engine_products`.
+
+A depthwise convolution reads its codes as floats: in INT8 TensorRT pads every group to a block of
+32 x 32 channels, 1,000 times the weights (measured), for no arithmetic saved.
+
+Assumes: ``Conv(x, DequantizeLinear(integers, 1))``, ``x`` codes of a ``MultiThreshold`` or these
+minus a constant, or INT8 pixels.
+Guarantees: the same sums, each below 2^24; the convolutions' weights come through
+``DequantizeLinear`` of INT8.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import onnx_graphsurgeon as gs
+
+from .base import (
+    Outcome,
+    Pass,
+    codes_behind,
+    constant,
+    insert,
+    largest_code,
+    producer,
+    replace_uses,
+    shared_constant,
+    tidy,
+    unit_scale,
+)
+from .codebook import codebook_of, exact_base, parts_of
+from .engine_products import as_product, why_no_product
+from .engine_stem import PIXEL_SHIFT
+
+if TYPE_CHECKING:
+    from ..targets import EngineSpec
+
+#: How an engine can hold weights, the widest first.
+ENGINE_STORAGES = ("int8", "int4", "int2")
+#: Key under which the graph notes which constants are written as INT4.
+NIBBLES = "qmdd_nibbles"
+_INT8_TOP = 127
+_INT4 = (-8, 7)
+
+
+def engine_weights(storage: str, precision: str, engine: EngineSpec | None) -> Pass:
+    """The pass for one storage, precision and engine (none: everything as INT8)."""
+    able = engine.storages if engine is not None else ("int8",)
+    products = precision == "int4" and "int4" not in able
+    return functools.partial(_engine_weights, storage=storage, able=able, products=products)
+
+
+class _Layer(NamedTuple):
+    """A convolution on codes: its name, integer weights and the largest code that it reads."""
+
+    name: str
+    conv: gs.Node
+    codes: np.ndarray
+    top: int
+
+
+def _engine_weights(
+    graph: gs.Graph, storage: str, able: tuple[str, ...], products: bool
+) -> Outcome:
+    outcome = Outcome()
+    held = storage if storage in able else "int8"
+    if storage not in (held, "own"):
+        outcome.notes.append(f"weights widened from {storage} to int8: no other fits this target")
+    if storage == "own":
+        held = "int8"
+    for layer in _layers(graph):
+        if products and _is_dense(layer):
+            why = why_no_product(layer.conv, layer.codes, layer.top)
+            if not why:
+                as_product(graph, layer.name, layer.conv, layer.codes)
+                outcome.applied += 1
+                continue
+            outcome.notes.append(f"{layer.name}: stays INT8: {why}")
+        _store(graph, layer, held if _is_dense(layer) else "int8", outcome)
+        outcome.applied += 1
+    if outcome.modified:
+        tidy(graph)
+    return outcome
+
+
+def _layers(graph: gs.Graph) -> list[_Layer]:
+    found: list[_Layer] = []
+    taken: set[str] = set()
+    for conv in [node for node in graph.nodes if node.op == "Conv"]:
+        scale = producer(conv.inputs[1], "DequantizeLinear")
+        codes = constant(scale.inputs[0]) if scale is not None else None
+        if scale is None or codes is None or scale.inputs[0].name.endswith(".weight.int8"):
+            continue
+        source = codes_behind(conv.inputs[0])
+        pixels = producer(conv.inputs[0], "DequantizeLinear")
+        if source is None and pixels is None:
+            continue
+        top = PIXEL_SHIFT if source is None else largest_code(source)
+        name = scale.inputs[0].name.removesuffix(".codes").removesuffix(".weight")
+        number, unique = 1, name  # the tracer merges equal constants of several layers
+        while unique in taken:
+            number += 1
+            unique = f"{name}.{number}"
+        taken.add(unique)
+        found.append(_Layer(unique, conv, codes.astype(np.int64), top))
+    return found
+
+
+def _is_dense(layer: _Layer) -> bool:
+    return int(layer.conv.attrs.get("group", 1)) == 1
+
+
+def _store(graph: gs.Graph, layer: _Layer, storage: str, outcome: Outcome) -> None:
+    base = exact_base(layer.name, layer.codes, layer.top, _INT8_TOP)
+    sums = []
+    for factor, part in parts_of(layer.codes, base):
+        name = layer.name if base == 1 else f"{layer.name}.by{factor}"
+        values = _weight(graph, name, part, storage, outcome)
+        operands = [layer.conv.inputs[0], values]
+        acc = insert(graph, "Conv", f"{name}.acc", operands, dict(layer.conv.attrs))
+        if factor != 1:
+            by = shared_constant(graph, f"base{factor}", np.array(factor, dtype=np.float32))
+            acc = insert(graph, "Mul", f"{name}.scaled", [acc, by])
+        sums.append(acc)
+    total = functools.reduce(
+        lambda one, other: insert(graph, "Add", f"{layer.name}.acc", [one, other]), sums
+    )
+    replace_uses(graph, layer.conv.outputs[0], total)
+    layer.conv.outputs.clear()
+
+
+def _weight(
+    graph: gs.Graph, name: str, codes: np.ndarray, storage: str, outcome: Outcome
+) -> gs.Tensor:
+    """Float weights for ``Conv``, held as ``storage`` or, where this cannot be, wider."""
+    levels = codebook_of(codes).levels
+    if storage == "int2" and (levels > 4 or codes.shape[0] % 2):
+        odd = "an odd number of channels" if codes.shape[0] % 2 else f"{levels} levels"
+        outcome.notes.append(f"{name}: {odd}; widened from int2 to int4")
+        storage = "int4"
+    if storage == "int4" and levels > 16:
+        outcome.notes.append(f"{name}: {levels} levels; widened from int4 to int8")
+        storage = "int8"
+    scale = unit_scale(graph)
+    zero = shared_constant(graph, "weight.zero", np.array(0, dtype=np.int8))
+    if storage == "int8":
+        stored: gs.Tensor = gs.Constant(f"{name}.weight.int8", codes.astype(np.int8))
+    else:
+        unpack = _pair if storage == "int2" else _nibble
+        stored = insert(
+            graph, "QuantizeLinear", f"{name}.weight", [unpack(graph, name, codes), scale, zero]
+        )
+    return insert(graph, "DequantizeLinear", f"{name}.weight.values", [stored, scale, zero])
+
+
+def _nibble(graph: gs.Graph, name: str, codes: np.ndarray) -> gs.Tensor:
+    """One code to a nibble; float codes."""
+    low, high = _INT4
+    if low <= codes.min() and codes.max() <= high:
+        held = _constant4(graph, f"{name}.weight.int4", codes)
+        limits = [
+            shared_constant(graph, f"int4.{end}", np.array(value, dtype=np.float32))
+            for end, value in (("low", low), ("high", high))
+        ]
+        return insert(graph, "Clip", f"{name}.weight.codes", [held, *limits])
+    book = codebook_of(codes)
+    index = (codes - book.first) // book.stride + low
+    held = _constant4(graph, f"{name}.weight.int4", index)
+    return _affine(graph, name, held, book.stride, book.first - book.stride * low)
+
+
+def _pair(graph: gs.Graph, name: str, codes: np.ndarray) -> gs.Tensor:
+    """Two codes to a nibble: those of the first half of the channels are the low ones."""
+    book = codebook_of(codes)
+    index = (codes - book.first) // book.stride
+    half = codes.shape[0] // 2
+    held = _constant4(graph, f"{name}.weight.int2", index[:half] + 4 * index[half:] + _INT4[0])
+    values = {"eight": 8.0, "quarter": 0.25, "four": 4.0}
+    number = {
+        what: shared_constant(graph, what, np.array(value, dtype=np.float32))
+        for what, value in values.items()
+    }
+    whole = insert(graph, "Add", f"{name}.pair", [held, number["eight"]])
+    quarter = insert(graph, "Mul", f"{name}.pair.quarter", [whole, number["quarter"]])
+    high = insert(graph, "Floor", f"{name}.pair.high", [quarter])
+    shifted = insert(graph, "Mul", f"{name}.pair.shifted", [high, number["four"]])
+    low = insert(graph, "Sub", f"{name}.pair.low", [whole, shifted])
+    both = insert(graph, "Concat", f"{name}.pair.both", [low, high], {"axis": 0})
+    return _affine(graph, name, both, book.stride, book.first)
+
+
+def _affine(graph: gs.Graph, name: str, x: gs.Tensor, factor: int, offset: int) -> gs.Tensor:
+    by = gs.Constant(f"{name}.weight.stride", np.array(factor, dtype=np.float32))
+    to = gs.Constant(f"{name}.weight.first", np.array(offset, dtype=np.float32))
+    scaled = insert(graph, "Mul", f"{name}.weight.scaled", [x, by])
+    return insert(graph, "Add", f"{name}.weight.codes", [scaled, to])
+
+
+def _constant4(graph: gs.Graph, name: str, values: np.ndarray) -> gs.Tensor:
+    """An INT4 constant behind ``DequantizeLinear(1)``."""
+    held = gs.Constant(name, values.astype(np.int8))
+    nibbles(graph).add(name)
+    return insert(graph, "DequantizeLinear", f"{name}.float", [held, unit_scale(graph)])
+
+
+def nibbles(graph: gs.Graph) -> set[str]:
+    """Names of the INT8 constants that :mod:`..lower` writes as INT4."""
+    names: set[str] = graph.__dict__.setdefault(NIBBLES, set())
+    return names
