@@ -25,9 +25,7 @@ def print_record(record: EngineRecord) -> None:
         f"engine {sizes['engine']:,} bytes; weights {sizes['weights']:,}, "
         f"activations {sizes['activations']:,} bytes on the device"
     )
-    least, best, most = (
-        "x".join(map(str, record.profile[name])) for name in ("min", "opt", "max")
-    )
+    least, best, most = ("x".join(map(str, record.profile[name])) for name in ("min", "opt", "max"))
     print_line(
         f"images {least} to {most}, best at {best}; built in {sum(record.seconds.values()):.1f} s "
         f"with {sizes['peak_memory'] / _MIB:,.0f} MiB"

@@ -13,9 +13,7 @@ from .output import print_json, print_line, stdout_for_results
 
 @click.command("inspect")
 @click.argument("bundle", type=FILE)
-@click.option(
-    "--plot", type=FILE, metavar="FILE", help="Draw it, too: a .png, .svg or .pdf file."
-)
+@click.option("--plot", type=FILE, metavar="FILE", help="Draw it, too: a .png, .svg or .pdf file.")
 @json_option
 @debug_option
 def command(bundle: Path, plot: Path | None, as_json: bool) -> None:
@@ -58,4 +56,5 @@ def command(bundle: Path, plot: Path | None, as_json: bool) -> None:
 
         write_atomically(plot, plot_bytes(found, plot))
     if not found.audit.passed:
-        raise CommandError(f"{bundle}: its engine is not as planned: {faults_in_words(found.audit)}")
+        told = faults_in_words(found.audit)
+        raise CommandError(f"{bundle}: its engine is not as planned: {told}")

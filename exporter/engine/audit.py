@@ -57,8 +57,14 @@ class AuditedLayer:
 
 @dataclasses.dataclass(frozen=True)
 class AuditedWarning:
-    """A warning of TensorRT, how often it came, about which nodes; ``verdict``: benign, fault or
-    unlisted; ``reason`` of that verdict.
+    """A warning of TensorRT and what it means.
+
+    Attributes:
+        text, severity: TensorRT's own.
+        count: how often it came.
+        nodes: ONNX nodes that were being read when it came.
+        verdict: ``benign``, ``fault`` (the engine computes something else) or ``unlisted``.
+        name, reason: of its entry in the list of known ones, empty if it has none.
     """
 
     text: str
@@ -79,7 +85,7 @@ class Audit:
         inserted: names of engine layers that no node of the model asked for.
         unpacking: names of engine layers that make weights from narrower ones at every run.
         warnings: TensorRT's.
-        engine_layers: number of layers of the engine.
+        engine_layers: number of the engine's layers that compute or move something.
     """
 
     layers: tuple[AuditedLayer, ...]
@@ -149,7 +155,7 @@ def audit(
         inserted=tuple(layer.name for layer in layers if layer.inserted),
         unpacking=tuple(layer.name for layer in layers if layer.kind == "unpack"),
         warnings=_warnings(warnings),
-        engine_layers=len(layers),
+        engine_layers=sum(layer.kind != "control" for layer in layers),
     )
 
 
@@ -223,9 +229,9 @@ class _Operands:
     @property
     def storage(self) -> str:
         """As :attr:`PlannedLayer.weight_storage` calls it."""
-        dtype = self.stored[0].dtype
-        elements = sum(tensor.elements for tensor in self.stored)
-        return "int2" if dtype == "int4" and 2 * elements <= self._planned.weights + 1 else dtype
+        largest = max(self.stored, key=lambda tensor: tensor.elements)
+        halved = largest.dtype == "int4" and 2 * largest.elements <= self._planned.weights + 1
+        return "int2" if halved else largest.dtype
 
     def describe(self) -> str:
         """The operands' types, and where one that is not as planned comes from."""

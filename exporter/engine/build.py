@@ -287,9 +287,7 @@ def _with_engine(
     manifest: dict[str, Any], name: str, record: EngineRecord, place: Path
 ) -> dict[str, Any]:
     files = {
-        key: entry
-        for key, entry in manifest["files"].items()
-        if not key.startswith(f"{FOLDER}/")
+        key: entry for key, entry in manifest["files"].items() if not key.startswith(f"{FOLDER}/")
     }
     for added in _ADDED:
         path = place / added

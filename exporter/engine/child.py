@@ -17,7 +17,7 @@ import sys
 import time
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from ...runtime.engine import ENGINE, LOG
 from ...runtime.errors import RuntimeFailure
@@ -48,8 +48,9 @@ class Listener:
         self.warnings: list[dict[str, str]] = []
         self.sizes: dict[str, int] = {}
         self._node = ""
-        self._all: TextIO = open(folder / VERBOSE_LOG, "w", encoding="utf-8", buffering=1)
-        self._brief: TextIO = open(folder / LOG, "w", encoding="utf-8", buffering=1)
+        # Written line by line, so that a crash keeps what was said before it.
+        self._all = (folder / VERBOSE_LOG).open("w", encoding="utf-8", buffering=1)
+        self._brief = (folder / LOG).open("w", encoding="utf-8", buffering=1)
 
     def hear(self, severity: str, text: str) -> None:
         """One message; ``severity`` is TensorRT's word, such as ``WARNING``."""
@@ -154,7 +155,7 @@ def _parse(backend: Backend, network: Any, logger: Any, request: BuildRequest) -
 
 
 def _check_network(trt: Any, network: Any, model: str) -> None:
-    """Only a detector of ours is built: its input's and output's names and types are the contract."""
+    """Only a detector of ours is built: names and types of input and output are the contract."""
     found = [
         (tensor.name, tensor.dtype, len(tensor.shape))
         for count, get in (

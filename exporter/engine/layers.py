@@ -47,6 +47,7 @@ _TYPES = (
 )
 #: Kernels of nothing but these (TensorRT-RTX names them by their operations) only move data.
 _MOVES = frozenset({"Move", "Tran", "Resh", "Cast", "Conc", "Repl", "Slic", "Copy", "Pad"})
+_CONTROLS = ("shape_call", "signal", "wait")
 _REFORMATS = ("reformat", "noop", "reorder", "shuffle", "copy")
 
 
@@ -77,7 +78,8 @@ class EngineLayer:
         name: TensorRT's.
         type: TensorRT's kind, such as ``correlation`` or ``CaskConvolution``.
         kind: ours: ``convolution``, ``product`` (of matrices), ``unpack`` (makes weights from
-            constants at every run), ``move`` (copies, casts, transposes), ``shape`` or ``kernel``.
+            constants at every run), ``move`` (copies, casts, transposes), ``control`` (sizes of
+            tensors, one stream waiting for another) or ``kernel``.
         onnx: names of the ONNX nodes that went into it.
         inputs, constants, outputs: its tensors.
     """
@@ -93,7 +95,7 @@ class EngineLayer:
     @property
     def inserted(self) -> bool:
         """Whether no node of the model asked for it."""
-        return self.kind != "shape" and not self.onnx
+        return self.kind != "control" and not self.onnx
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
@@ -123,7 +125,7 @@ class EngineLayer:
 _LINE = re.compile(
     r"Name: (?P<name>.*), LayerType: (?P<type>[^,]*), Inputs: \[(?P<inputs>.*)\], "
     r"Constants: \[(?P<constants>.*)\], Outputs: \[(?P<outputs>.*)\], .*?"
-    r"TacticName: .*, StreamId: -?\d+, Metadata:(?P<metadata>.*)"
+    r"TacticName: .*, StreamId: -?\d+, (?:EventId: -?\d+, )?Metadata:(?P<metadata>.*)"
 )
 _TENSOR = re.compile(r"\{ Name: (.*?), Dimensions: \[([-\d, ]*)\], .*?Datatype: (\w+)")
 _NODE = re.compile(r"\[ONNX Layer: (.*?)\](?=\[ONNX Layer: |[\x1e\x1f]|$)")
@@ -212,11 +214,9 @@ def _layer(
     return EngineLayer(name, told, kind, onnx, inputs, constants, outputs)
 
 
-def _kind(
-    name: str, told: str, inputs: tuple[Tensor, ...], constants: tuple[Tensor, ...]
-) -> str:
-    if "shape" in told:
-        return "shape"
+def _kind(name: str, told: str, inputs: tuple[Tensor, ...], constants: tuple[Tensor, ...]) -> str:
+    if told in _CONTROLS:
+        return "control"
     if "correlation" in told or "conv" in told:
         return "convolution"
     if "gemm" in told or "matrix" in told or "matmul" in told or "fullyconnected" in told:

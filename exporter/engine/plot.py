@@ -31,8 +31,11 @@ def plot_bytes(found: Inspection, path: Path) -> bytes:
     used = list(dict.fromkeys(shown))
     handles = [Patch(color=_COLORS.get(name, "#808080"), label=name) for name in used]
     if found.audit.fallbacks:
-        handles.append(Patch(facecolor="white", edgecolor="black", hatch="xx", label="not as planned"))
+        handles.append(
+            Patch(facecolor="white", edgecolor="black", hatch="xx", label="not as planned")
+        )
     bundle = found.bundle
     figure.legend(handles=handles, loc="outside upper right", ncols=len(handles), frameon=False)
-    figure.suptitle(f"{bundle.arch}, {bundle.bits} bits, {bundle.target}: {found.label}", x=0.01, ha="left", fontsize=9)
+    title = f"{bundle.arch}, {bundle.bits} bits, {bundle.target}: {found.label}"
+    figure.suptitle(title, x=0.01, ha="left", fontsize=9)
     return figure_bytes(figure, path)

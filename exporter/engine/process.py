@@ -47,7 +47,7 @@ def run_builder(
     read, write = os.pipe()
     with open(Path(request.folder) / OUTPUT, "wb") as output:
         try:
-            process = subprocess.Popen(
+            process = subprocess.Popen(  # noqa: S603 - this very project, no shell
                 [sys.executable, "-m", f"{__package__}.child", str(write)],
                 stdin=subprocess.PIPE,
                 stdout=output,
