@@ -55,10 +55,15 @@ if TYPE_CHECKING:
     help="How weights are stored; default: at their own width.",
 )
 @click.option(
+    "--precision",
+    type=click.Choice(["int8", "int4"]),
+    help="Of an engine's weights, where its target has a choice; default: int8.",
+)
+@click.option(
     "--opset",
     type=click.IntRange(min=1),
     metavar="N",
-    help="ONNX opset to write; default: 21 (25 for --weights int2).",
+    help="ONNX opset to write; default: the target's.",
 )
 @click.option(
     "--verify/--no-verify",
@@ -85,6 +90,7 @@ def command(
     target: str,
     images: tuple[Path, ...],
     weights: str | None,
+    precision: str | None,
     opset: int | None,
     verify: bool,
     force: bool,
@@ -125,6 +131,7 @@ def command(
             target=target,
             images=files,
             weights=weights,
+            precision=precision,
             opset=opset,
             verify=verify,
             force=force,

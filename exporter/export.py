@@ -23,9 +23,10 @@ from ..runtime.golden import Golden, write_golden
 from .errors import ExportError
 from .lower import Lowered, check_model, check_quantised, node_counts, onnx_for_target
 from .parity import TierResult, batches, compare, source_outputs
-from .probes import layer_of
+from .plan import PLAN_SIDE, planned_layers
 from .samples import sample_images
 from .source import Source, source_from_checkpoint
+from .storage import choose_storage
 from .targets import Target, find_target
 
 Report = Callable[[str, int, int], None]
@@ -36,8 +37,6 @@ CONTRACT: dict[str, Any] = {**INPUT, **SIDES}
 GOLDEN_IMAGES = 2
 #: Their longest side: the codes of a ResNet-50 at 8 bits and 512 pixels would take 89 MiB.
 GOLDEN_SIDE = 256
-#: Side of the image for which multiply-adds are counted, the paper's.
-COUNTED_SIDE = 256
 _STAGES = 5
 
 
@@ -80,6 +79,7 @@ def export_bundle(
     target: str = "onnx",
     images: Sequence[Path] = (),
     weights: str | None = None,
+    precision: str | None = None,
     opset: int | None = None,
     verify: bool = True,
     force: bool = False,
@@ -93,8 +93,9 @@ def export_bundle(
         target: a name of :data:`.targets.TARGETS`.
         images: parity images; by default the samples that travel with the project.
         weights: how weights are stored, ``int2``, ``int4`` or ``int8``; by default packed at each
-            layer's own width (``own``), which any opset can hold.
-        opset: of the written model; by default 21 (25 for ``int2``).
+            layer's own width (``own``), which any opset can hold, and ``int8`` in engines.
+        precision: of an engine: ``int8`` (the default) or ``int4``, where its target has that.
+        opset: of the written model; by default the target's, or what the storage needs.
         verify: compare with the source in both tiers; the bundle is kept if it fails, its manifest
             says so, and :attr:`ExportResult.passed` is false.
         force: replace ``output`` if it is a bundle already.
@@ -105,7 +106,7 @@ def export_bundle(
         OSError: ``output`` cannot be written; nothing of it is left then.
     """
     lowered_for = find_target(target)
-    storage, version = _storage(lowered_for, weights, opset)
+    storage, version, width = choose_storage(lowered_for, weights, opset, precision)
     if weights and isinstance(checkpoint, Source) and not checkpoint.quantized:
         raise ExportError(
             f"{checkpoint.arch} in full precision has no integer weights to store as {weights}; "
@@ -117,7 +118,7 @@ def export_bundle(
     say("loading", 0, _STAGES)
     source = checkpoint if isinstance(checkpoint, Source) else source_from_checkpoint(checkpoint)
     network = source.network
-    lowered, model = _model(source, lowered_for, storage, version, say)
+    lowered, model = _model(source, lowered_for, storage, version, width, say)
     seconds = time.perf_counter() - started
 
     say("writing", 4, _STAGES)
@@ -146,7 +147,8 @@ def export_bundle(
                 *lowered.notes,
             ],
         )
-        manifest = _manifest(folder, source, result, storage, version, lowered)
+        form = {"opset": version, "weights": storage, "precision": width}
+        manifest = _manifest(folder, source, result, form, lowered)
         (folder / MANIFEST).write_bytes(manifest_bytes(manifest))
     say("done", _STAGES, _STAGES)
     return result
@@ -161,37 +163,10 @@ def _check_output(output: Path, force: bool) -> None:
         raise ExportError(f"{error}{hint}") from error
 
 
-def _storage(target: Target, weights: str | None, opset: int | None) -> tuple[str, int]:
-    """Resolve the two options against each other: the only place where their defaults live."""
-    from .passes.pack_weights import MIN_OPSET, STORAGES, opset_for
-
-    if weights is not None and weights not in STORAGES:
-        raise ExportError(f"no weight storage {weights!r}; there are {', '.join(STORAGES)}")
-    storage = weights or "own"
-    if storage != "own" and "pack_weights" not in target.passes:
-        raise ExportError(
-            f"target {target.name} keeps weights as they are traced, not as {storage}; "
-            "leave --weights out"
-        )
-    version = opset_for(storage) if opset is None else opset
-    low, high = target.opsets
-    if not low <= version <= high:
-        raise ExportError(
-            f"target {target.name} is written at opset {low} to {high}, not {version}; "
-            "choose another --opset"
-        )
-    needed = {"int2": MIN_OPSET[2], "int4": MIN_OPSET[4]}.get(storage, low)
-    if version < needed:
-        raise ExportError(
-            f"weights as {storage} need opset {needed}, not {version}; leave --weights out: packed "
-            "bytes have the same size at any opset"
-        )
-    return storage, version
-
-
 def _model(
-    source: Source, target: Target, storage: str, opset: int, say: Report
+    source: Source, target: Target, storage: str, opset: int, precision: str, say: Report
 ) -> tuple[Lowered, bytes]:
+    from .engine_graph import check_engine_graph
     from .trace import canonical_from_detector
 
     say("freezing", 1, _STAGES)
@@ -199,10 +174,12 @@ def _model(
     say("tracing", 2, _STAGES)
     canonical = canonical_from_detector(frozen)
     say("lowering", 3, _STAGES)
-    lowered = onnx_for_target(canonical, target, storage, opset)
+    lowered = onnx_for_target(canonical, target, storage, opset, precision)
     check_model(lowered.model)
-    if target.name == "onnx" and source.quantized:
+    if target.form == "onnx" and source.quantized:
         check_quantised(lowered.model)
+    if target.form == "tensorrt":
+        check_engine_graph(lowered.model)
     return lowered, lowered.model.SerializeToString(deterministic=True)
 
 
@@ -230,9 +207,9 @@ def sizes(network: nn.Module, model_bytes: int) -> dict[str, int]:
 
     ``weights``: weights of convolutions; ``fp32_bytes``: all parameters of the full-precision twin;
     ``weight_bits`` and ``packed_weight_bytes``: the weights at their own width; ``model_bytes``:
-    the file; ``multiply_adds``: of one image of :data:`COUNTED_SIDE` pixels a side.
+    the file; ``multiply_adds``: of one image of :data:`PLAN_SIDE` pixels a side.
     """
-    layers = layer_stats(network, COUNTED_SIDE)
+    layers = layer_stats(network, PLAN_SIDE)
     convs = list({layer.name: layer for layer in layers if layer.kind != "linear"}.values())
     bits = [conv.weights * conv.weight_bits for conv in convs]
     return {
@@ -249,8 +226,7 @@ def _manifest(
     folder: Path,
     source: Source,
     result: ExportResult,
-    storage: str,
-    opset: int,
+    form: dict[str, Any],
     lowered: Lowered,
 ) -> dict[str, Any]:
     names = [p.relative_to(folder).as_posix() for p in sorted(folder.rglob("*")) if p.is_file()]
@@ -260,8 +236,7 @@ def _manifest(
         "arch": result.arch,
         "bits": result.bits,
         "target": result.target,
-        "opset": opset,
-        "weights": storage,
+        **form,
         "source": source.entry,
         "input": CONTRACT,
         "output": OUTPUT,
@@ -279,6 +254,7 @@ def _manifest(
         "notes": lowered.notes,
         "size": result.size,
         "nodes": result.nodes,
+        "plan": [layer.to_dict() for layer in planned_layers(lowered.model)],
         "parity": [_finite(tier.to_dict()) for tier in result.parity],
     }
 
@@ -293,21 +269,9 @@ def _finite(plain: dict[str, Any]) -> dict[str, Any]:
 
 def threshold_provenance(lowered: Lowered) -> list[dict[str, Any]]:
     """For each quantizer the shape of its table, and why its chain is not folded if it is not."""
-    sizes_of = {t.name: math.prod(t.dims) for t in lowered.model.graph.initializer}
     searched = any(name == "fold_chain" for name, _ in lowered.applied)
     found = []
-    for node in lowered.model.graph.node:
-        if node.op_type == "MultiThreshold":
-            layer, count = layer_of(node.output[0]), sizes_of[node.input[1]]
-            channels = 1
-        elif node.op_type == "QuantizeLinear":
-            layer = layer_of(node.output[0])
-            first = f"{layer}.t0" if f"{layer}.t0" in sizes_of else f"{layer}.s0.probe"
-            channels = sizes_of[first]
-            chain = sum(name.startswith(f"{layer}.t") for name in sizes_of)
-            count = sizes_of.get(f"{layer}.table", 0) // channels or chain
-        else:
-            continue
+    for layer, (channels, count) in lowered.tables.items():
         start = f"fold_chain: {layer}: "
         reasons = [note.removeprefix(start) for note in lowered.notes if note.startswith(start)]
         if not searched:

@@ -28,6 +28,8 @@ class Lowered:
     applied: list[tuple[str, int]]
     #: What a pass left as it was, and why.
     notes: list[str]
+    #: ``(channels, thresholds)`` of every quantizer's table, by its layer, in the graph's order.
+    tables: dict[str, tuple[int, int]] = dataclasses.field(default_factory=dict)
 
 
 def onnx_for_target(
@@ -50,7 +52,7 @@ def onnx_for_target(
     import onnx_graphsurgeon as gs
 
     from .passes.base import tidy
-    from .passes.engine_weights import nibbles
+    from .passes.engine_blob import int4_constants
     from .passes.pack_weights import packed_constants
 
     low, high = target.opsets
@@ -59,13 +61,15 @@ def onnx_for_target(
     graph = gs.import_onnx(canonical)
     applied: list[tuple[str, int]] = []
     notes: list[str] = []
+    tables: dict[str, tuple[int, int]] = {}
     for name, run in passes_of(target, storage, opset, precision):
         outcome = run(graph)
+        tables = _tables(graph) or tables  # the last pass leaves no MultiThreshold
         applied.append((name, outcome.applied))
         notes.extend(f"{name}: {note}" for note in outcome.notes)
     tidy(graph)
     _forget_shapes(graph)
-    packed, signed = packed_constants(graph), nibbles(graph)
+    packed, signed = packed_constants(graph), int4_constants(graph)
     if opset < 18:
         _forget_antialias(graph)
     graph.opset = opset
@@ -74,7 +78,17 @@ def onnx_for_target(
     _set_header(model, opset, own)
     _pack_initializers(model, packed, signed)
     _name_nodes(model)
-    return Lowered(model, applied, notes)
+    return Lowered(model, applied, notes, tables)
+
+
+def _tables(graph: gs.Graph) -> dict[str, tuple[int, int]]:
+    """Shapes of the tables of all ``MultiThreshold``."""
+    found = {}
+    for node in graph.nodes:
+        if node.op == "MultiThreshold":
+            channels, count = node.inputs[1].shape
+            found[str(node.attrs.get("layer", node.name))] = (int(channels), int(count))
+    return found
 
 
 def _forget_shapes(graph: gs.Graph) -> None:

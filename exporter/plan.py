@@ -203,8 +203,9 @@ def _storage(graph: _Shapes, name: str) -> tuple[str, int]:
     size = sum(len(t.raw_data) for t in found if math.prod(t.dims) * 8 >= math.prod(largest.dims))
     if largest.data_type == TensorProto.FLOAT:
         return "float32", size
-    if largest.data_type == TensorProto.INT4:
-        return ("int2" if halved else "int4"), size
+    if largest.data_type == TensorProto.INT4:  # of one constant for many layers: its own share
+        weights = math.prod(graph.shape(name))
+        return ("int2", -(-weights // 4)) if halved else ("int4", -(-weights // 2))
     if largest.data_type in narrow or largest.data_type == TensorProto.UINT8:
         return "packed", size
     wide = {TensorProto.INT16: "int16", TensorProto.INT32: "int32"}

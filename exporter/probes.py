@@ -21,18 +21,20 @@ SUFFIX = ".codes"
 def code_tensors(model: onnx.ModelProto) -> dict[str, int]:
     """Code tensors and their element types, in the order of the graph.
 
-    They are the outputs of QuantizeLinear (target models) or MultiThreshold (canonical ones).
+    They are outputs of QuantizeLinear, or floats that hold whole numbers: of MultiThreshold, or
+    where codes do not go through a QuantizeLinear as they are (8 bits in an engine, depthwise).
     """
     from onnx import TensorProto
 
     types = {t.name: t.data_type for t in model.graph.initializer}
     found: dict[str, int] = {}
     for node in model.graph.node:
-        if node.op_type == "QuantizeLinear" and node.output[0].endswith(SUFFIX):
+        if not node.output[0].endswith(SUFFIX):
+            continue
+        found[node.output[0]] = TensorProto.FLOAT
+        if node.op_type == "QuantizeLinear":
             zero = node.input[2] if len(node.input) > 2 else ""
             found[node.output[0]] = types.get(zero, TensorProto.UINT8)
-        elif node.op_type == "MultiThreshold":
-            found[node.output[0]] = TensorProto.FLOAT
     return found
 
 

@@ -13,6 +13,7 @@ import onnx_graphsurgeon as gs
 
 from .base import insert, replace_uses, shared_constant
 from .codebook import largest_sum
+from .engine_blob import int4_constant
 
 #: Whole numbers up to here are exact in float16.
 HALF_LIMIT = 2**11
@@ -46,8 +47,6 @@ def _block(channels: int) -> int | None:
 
 def as_product(graph: gs.Graph, layer: str, conv: gs.Node, codes: np.ndarray) -> None:
     """Replace ``conv``; its stride becomes a ``Slice``, channels go last and come back."""
-    from .engine_weights import nibbles
-
     x = conv.inputs[0]
     rows, columns = conv.attrs.get("strides", [1, 1])
     if (rows, columns) != (1, 1):
@@ -60,14 +59,16 @@ def as_product(graph: gs.Graph, layer: str, conv: gs.Node, codes: np.ndarray) ->
         x = insert(graph, "Slice", f"{layer}.strided", [x, *operands, steps])
     last = insert(graph, "Transpose", f"{layer}.last", [x], {"perm": [0, 2, 3, 1]})
     half = insert(graph, "Cast", f"{layer}.half", [last], {"to": _HALF})
-    matrix = codes[:, :, 0, 0].T
-    size = _block(matrix.shape[0])
-    held = gs.Constant(f"{layer}.weight.int4", np.ascontiguousarray(matrix).astype(np.int8))
-    nibbles(graph).add(held.name)
-    ones = np.ones((matrix.shape[0] // (size or 1), matrix.shape[1]), dtype=np.float16)
+    matrix = codes[:, :, 0, 0]
+    size = _block(matrix.shape[1])
+    held = int4_constant(graph, f"{layer}.weight.int4", matrix)
+    ones = np.ones((matrix.shape[0], matrix.shape[1] // (size or 1)), dtype=np.float16)
     scales = gs.Constant(f"{layer}.weight.scales", ones)
-    attrs = {"axis": 0, "block_size": size}
-    weight = insert(graph, "DequantizeLinear", f"{layer}.weight.values", [held, scales], attrs)
+    attrs = {"axis": 1, "block_size": size}
+    rows_first = insert(graph, "DequantizeLinear", f"{layer}.weight.rows", [held, scales], attrs)
+    # Stored by rows: ONNX Runtime would replace a product with columns by its MatMulNBits, which
+    # rounds activations to 8 bits (measured: codes differ).
+    weight = insert(graph, "Transpose", f"{layer}.weight.values", [rows_first], {"perm": [1, 0]})
     product = insert(graph, "MatMul", f"{layer}.product", [half, weight])
     single = insert(graph, "Cast", f"{layer}.single", [product], {"to": _FLOAT})
     acc = insert(graph, "Transpose", f"{layer}.acc", [single], {"perm": [0, 3, 1, 2]})

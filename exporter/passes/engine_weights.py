@@ -12,6 +12,9 @@ How the constant itself is held is the storage:
   held by their index, and a product and a sum stand in the Clip's place.
 * ``int2``: two codes to an INT4 nibble, ``first + 4 * second - 8``, taken apart by ``Floor``.
 
+Narrow weights of all layers lie in one constant, which one kernel unpacks and every layer takes its
+slice of: a kernel a layer would weigh more than half of what is saved (:mod:`.engine_blob`).
+
 Each rests on what the builder was seen to accept; where a target's engines cannot hold a storage it
 is widened to ``int8``, and a note says so. ``precision='int4'`` on a classic TensorRT, which has
 INT4 for matrix products alone: see :mod:`.engine_products`.
@@ -47,6 +50,7 @@ from .base import (
     unit_scale,
 )
 from .codebook import codebook_of, exact_base, parts_of
+from .engine_blob import Blobs, weight_zero
 from .engine_products import as_product, why_no_product
 from .engine_stem import PIXEL_SHIFT
 
@@ -55,10 +59,7 @@ if TYPE_CHECKING:
 
 #: How an engine can hold weights, the widest first.
 ENGINE_STORAGES = ("int8", "int4", "int2")
-#: Key under which the graph notes which constants are written as INT4.
-NIBBLES = "qmdd_nibbles"
 _INT8_TOP = 127
-_INT4 = (-8, 7)
 
 
 def engine_weights(storage: str, precision: str, engine: EngineSpec | None) -> Pass:
@@ -86,6 +87,7 @@ def _engine_weights(
         outcome.notes.append(f"weights widened from {storage} to int8: no other fits this target")
     if storage == "own":
         held = "int8"
+    blobs = Blobs(graph)
     for layer in _layers(graph):
         if products and _is_dense(layer):
             why = why_no_product(layer.conv, layer.codes, layer.top)
@@ -94,8 +96,9 @@ def _engine_weights(
                 outcome.applied += 1
                 continue
             outcome.notes.append(f"{layer.name}: stays INT8: {why}")
-        _store(graph, layer, held if _is_dense(layer) else "int8", outcome)
+        _store(layer, held if _is_dense(layer) else "int8", blobs, outcome)
         outcome.applied += 1
+    blobs.write()
     if outcome.modified:
         tidy(graph)
     return outcome
@@ -128,12 +131,13 @@ def _is_dense(layer: _Layer) -> bool:
     return int(layer.conv.attrs.get("group", 1)) == 1
 
 
-def _store(graph: gs.Graph, layer: _Layer, storage: str, outcome: Outcome) -> None:
+def _store(layer: _Layer, storage: str, blobs: Blobs, outcome: Outcome) -> None:
+    graph = blobs.graph
     base = exact_base(layer.name, layer.codes, layer.top, _INT8_TOP)
     sums = []
     for factor, part in parts_of(layer.codes, base):
         name = layer.name if base == 1 else f"{layer.name}.by{factor}"
-        values = _weight(graph, name, part, storage, outcome)
+        values = _weight(name, part, storage, blobs, outcome)
         operands = [layer.conv.inputs[0], values]
         acc = insert(graph, "Conv", f"{name}.acc", operands, dict(layer.conv.attrs))
         if factor != 1:
@@ -148,80 +152,21 @@ def _store(graph: gs.Graph, layer: _Layer, storage: str, outcome: Outcome) -> No
 
 
 def _weight(
-    graph: gs.Graph, name: str, codes: np.ndarray, storage: str, outcome: Outcome
+    name: str, codes: np.ndarray, storage: str, blobs: Blobs, outcome: Outcome
 ) -> gs.Tensor:
     """Float weights for ``Conv``, held as ``storage`` or, where this cannot be, wider."""
     levels = codebook_of(codes).levels
-    if storage == "int2" and (levels > 4 or codes.shape[0] % 2):
-        odd = "an odd number of channels" if codes.shape[0] % 2 else f"{levels} levels"
-        outcome.notes.append(f"{name}: {odd}; widened from int2 to int4")
+    if storage == "int2" and levels > 4:
+        outcome.notes.append(f"{name}: {levels} levels; widened from int2 to int4")
         storage = "int4"
     if storage == "int4" and levels > 16:
         outcome.notes.append(f"{name}: {levels} levels; widened from int4 to int8")
         storage = "int8"
-    scale = unit_scale(graph)
-    zero = shared_constant(graph, "weight.zero", np.array(0, dtype=np.int8))
-    if storage == "int8":
-        stored: gs.Tensor = gs.Constant(f"{name}.weight.int8", codes.astype(np.int8))
-    else:
-        unpack = _pair if storage == "int2" else _nibble
-        stored = insert(
-            graph, "QuantizeLinear", f"{name}.weight", [unpack(graph, name, codes), scale, zero]
-        )
-    return insert(graph, "DequantizeLinear", f"{name}.weight.values", [stored, scale, zero])
-
-
-def _nibble(graph: gs.Graph, name: str, codes: np.ndarray) -> gs.Tensor:
-    """One code to a nibble; float codes."""
-    low, high = _INT4
-    if low <= codes.min() and codes.max() <= high:
-        held = _constant4(graph, f"{name}.weight.int4", codes)
-        limits = [
-            shared_constant(graph, f"int4.{end}", np.array(value, dtype=np.float32))
-            for end, value in (("low", low), ("high", high))
-        ]
-        return insert(graph, "Clip", f"{name}.weight.codes", [held, *limits])
-    book = codebook_of(codes)
-    index = (codes - book.first) // book.stride + low
-    held = _constant4(graph, f"{name}.weight.int4", index)
-    return _affine(graph, name, held, book.stride, book.first - book.stride * low)
-
-
-def _pair(graph: gs.Graph, name: str, codes: np.ndarray) -> gs.Tensor:
-    """Two codes to a nibble: those of the first half of the channels are the low ones."""
-    book = codebook_of(codes)
-    index = (codes - book.first) // book.stride
-    half = codes.shape[0] // 2
-    held = _constant4(graph, f"{name}.weight.int2", index[:half] + 4 * index[half:] + _INT4[0])
-    values = {"eight": 8.0, "quarter": 0.25, "four": 4.0}
-    number = {
-        what: shared_constant(graph, what, np.array(value, dtype=np.float32))
-        for what, value in values.items()
-    }
-    whole = insert(graph, "Add", f"{name}.pair", [held, number["eight"]])
-    quarter = insert(graph, "Mul", f"{name}.pair.quarter", [whole, number["quarter"]])
-    high = insert(graph, "Floor", f"{name}.pair.high", [quarter])
-    shifted = insert(graph, "Mul", f"{name}.pair.shifted", [high, number["four"]])
-    low = insert(graph, "Sub", f"{name}.pair.low", [whole, shifted])
-    both = insert(graph, "Concat", f"{name}.pair.both", [low, high], {"axis": 0})
-    return _affine(graph, name, both, book.stride, book.first)
-
-
-def _affine(graph: gs.Graph, name: str, x: gs.Tensor, factor: int, offset: int) -> gs.Tensor:
-    by = gs.Constant(f"{name}.weight.stride", np.array(factor, dtype=np.float32))
-    to = gs.Constant(f"{name}.weight.first", np.array(offset, dtype=np.float32))
-    scaled = insert(graph, "Mul", f"{name}.weight.scaled", [x, by])
-    return insert(graph, "Add", f"{name}.weight.codes", [scaled, to])
-
-
-def _constant4(graph: gs.Graph, name: str, values: np.ndarray) -> gs.Tensor:
-    """An INT4 constant behind ``DequantizeLinear(1)``."""
-    held = gs.Constant(name, values.astype(np.int8))
-    nibbles(graph).add(name)
-    return insert(graph, "DequantizeLinear", f"{name}.float", [held, unit_scale(graph)])
-
-
-def nibbles(graph: gs.Graph) -> set[str]:
-    """Names of the INT8 constants that :mod:`..lower` writes as INT4."""
-    names: set[str] = graph.__dict__.setdefault(NIBBLES, set())
-    return names
+    graph = blobs.graph
+    stored: gs.Tensor = (
+        gs.Constant(f"{name}.weight.int8", codes.astype(np.int8))
+        if storage == "int8"
+        else blobs.add(name, codes, storage)
+    )
+    operands = [stored, unit_scale(graph), weight_zero(graph)]
+    return insert(graph, "DequantizeLinear", f"{name}.weight.values", operands)
