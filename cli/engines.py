@@ -20,7 +20,7 @@ def print_record(record: EngineRecord) -> None:
         f"{record.label}: target {record.target}, {record.backend} {record.version}, "
         f"compute capability {capabilities}"
     )
-    sizes = record.bytes
+    sizes = record.sizes
     print_line(
         f"engine {sizes['engine']:,} bytes; weights {sizes['weights']:,}, "
         f"activations {sizes['activations']:,} bytes on the device"

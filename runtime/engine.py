@@ -46,7 +46,7 @@ class EngineRecord:
         profile: ``min``, ``opt`` and ``max`` shape of the input ``[N, 3, H, W]``.
         options: what the builder was asked for.
         seconds: wall-clock seconds of each stage.
-        bytes: sizes: ``engine``, ``weights``, ``activations`` and the builder's ``peak_memory``.
+        sizes: in bytes: ``engine``, ``weights``, ``activations`` and the builder's ``peak_memory``.
         device: what is known of the machine that built it: GPU, driver, JetPack.
     """
 
@@ -62,7 +62,7 @@ class EngineRecord:
     profile: dict[str, tuple[int, ...]]
     options: dict[str, Any]
     seconds: dict[str, float]
-    bytes: dict[str, int]
+    sizes: dict[str, int]
     device: dict[str, str]
 
     def to_json(self) -> bytes:
@@ -82,16 +82,20 @@ class Machine:
     machine: str
 
 
-def this_machine(backend: str) -> Machine:
+def this_machine(backend: str, *, api: Any = None, cuda: Any = None) -> Machine:
     """The machine that runs this.
+
+    Args:
+        backend: ``tensorrt`` or ``tensorrt_rtx``.
+        api, cuda: its module and the CUDA runtime, where they are loaded already.
 
     Raises:
         EngineError: no ``backend``, or no GPU.
     """
     from .cuda import Cuda
 
-    version = str(load_tensorrt(backend).__version__)
-    capability = Cuda().compute_capability()
+    version = str((api or load_tensorrt(backend)).__version__)
+    capability = (cuda or Cuda()).compute_capability()
     return Machine(backend, version, capability, platform.system(), platform.machine())
 
 
@@ -205,7 +209,7 @@ def _record(path: Path, plain: dict[str, Any]) -> EngineRecord:
         raise EngineError(
             f"{path}: schema is {plain.get('schema')!r}, this qmdd reads {SCHEMA}; {_AGAIN}"
         )
-    values = {}
+    values: dict[str, Any] = {}
     for field in dataclasses.fields(EngineRecord):
         value = plain.get(field.name)
         kind = {"str": str, "tuple[str, ...]": list}.get(str(field.type), dict)
@@ -217,10 +221,16 @@ def _record(path: Path, plain: dict[str, Any]) -> EngineRecord:
     if values["backend"] not in BACKENDS:
         raise EngineError(f"{path}: no backend {values['backend']!r}; {_AGAIN}")
     values["profile"] = {name: _shape(path, values["profile"].get(name)) for name in _BOUNDS}
+    sizes, seconds = values["sizes"], values["seconds"]
+    if any(type(sizes.get(name)) is not int for name in _SIZES) or not all(
+        type(value) in (int, float) for value in seconds.values()
+    ):
+        raise EngineError(f"{path}: sizes and seconds must be numbers; {_AGAIN}")
     return EngineRecord(**values)
 
 
 _BOUNDS = ("min", "opt", "max")
+_SIZES = ("engine", "weights", "activations", "peak_memory")
 
 
 def _shape(path: Path, shape: object) -> tuple[int, ...]:

@@ -246,7 +246,7 @@ def _record(
         profile=shapes,
         options={"workspace_mib": request.workspace >> 20},
         seconds=built["seconds"],
-        bytes={
+        sizes={
             "engine": (work / ENGINE).stat().st_size,
             "peak_memory": built["peak_memory"],
             **built["sizes"],

@@ -102,7 +102,7 @@ def build(request: BuildRequest, tell: Any) -> dict[str, Any]:
         parser = _parse(backend, network, logger, request)
         listener.parsed()
         config = _config(backend, builder, capabilities, request)
-        monitor = _watch(backend, config, Progress(tell))
+        monitor = _watch(trt, config, Progress(tell))
         clock.append(time.perf_counter())
         plan = builder.build_serialized_network(network, config)
         clock.append(time.perf_counter())
@@ -187,9 +187,8 @@ def _config(
     return config
 
 
-def _watch(backend: Backend, config: Any, progress: Progress) -> Any:
+def _watch(trt: Any, config: Any, progress: Progress) -> Any:
     """Let TensorRT report its progress, where it can; the monitor must live through the build."""
-    trt = backend.api
     if not hasattr(trt, "IProgressMonitor"):
         return None
 

@@ -51,7 +51,7 @@ KNOWN = (
     ),
     _known(
         "tactic-memory",
-        r"(Skipping tactic|Tactic Device request).*(insufficient memory|available)",
+        r"(Skipping tactic|Tactic Device request).*[Ii]nsufficient",
         "a faster kernel may exist that needs more than --workspace; results are the same",
         benign=True,
     ),

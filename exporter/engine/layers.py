@@ -116,8 +116,8 @@ class EngineLayer:
                 )
                 for part in ("inputs", "constants", "outputs")
             }
-            names = {part: str(plain[part]) for part in ("name", "type", "kind")}
-            return cls(**names, onnx=tuple(str(name) for name in plain["onnx"]), **tensors)
+            name, told, kind = (str(plain[part]) for part in ("name", "type", "kind"))
+            return cls(name, told, kind, tuple(str(node) for node in plain["onnx"]), **tensors)
         except (KeyError, TypeError, ValueError) as error:
             raise BuildError(f"layer table: {error!r} in {str(plain)[:80]}") from error
 

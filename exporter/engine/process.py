@@ -21,10 +21,13 @@ from .request import BuildRequest
 
 Report = Callable[[str, int, int], None]
 
+#: Starts a builder; the number of the file descriptor for its events is added.
+COMMAND = (sys.executable, "-m", f"{__package__}.child")
 #: Standard output and error of the builder's process.
 OUTPUT = "output.log"
 #: Seconds between two looks at the process.
 TICK = 0.05
+_TOO_LONG = "the builder took longer than --timeout allows; raise it"
 #: A longer line is no event of ours.
 _MAX_LINE = 1 << 16
 
@@ -48,7 +51,7 @@ def run_builder(
     with open(Path(request.folder) / OUTPUT, "wb") as output:
         try:
             process = subprocess.Popen(  # noqa: S603 - this very project, no shell
-                [sys.executable, "-m", f"{__package__}.child", str(write)],
+                [*COMMAND, str(write)],
                 stdin=subprocess.PIPE,
                 stdout=output,
                 stderr=subprocess.STDOUT,
@@ -107,9 +110,11 @@ class _Watched:
                     "raise --memory-limit, or use a smaller --workspace, --batch or --side"
                 )
             if time.monotonic() > deadline:
-                return "the builder took longer than --timeout allows; raise it"
-        with contextlib.suppress(subprocess.TimeoutExpired):
+                return _TOO_LONG
+        try:
             self._process.wait(timeout=max(0.0, deadline - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            return _TOO_LONG
         return error
 
     def _hear(self, data: bytes) -> str | None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ from onnx import TensorProto, helper, numpy_helper
 from qmdd.exporter.plan import planned_layers
 from qmdd.runtime.bundle import manifest_bytes
 from qmdd.runtime.contract import INPUT, OUTPUT, SIDES, THRESHOLD
+from qmdd.runtime.engine import EngineRecord
 from qmdd.runtime.errors import EngineError
 from qmdd.runtime.tensorrt_api import load_tensorrt
 
@@ -142,7 +145,8 @@ def _weights(g: _Graph, name: str, fault: str, storage: str) -> str:
 def make_bundle(tmp_path: Path, make_model: ModelFactory) -> BundleFactory:
     """A bundle for ``target`` around ``make_model(**options)``, or around the bytes ``model``.
 
-    ``changes`` go into its manifest.
+    Its plan is that of the sound model, even where ``options`` plant a fault. ``changes`` go into
+    its manifest; a value of ``None`` takes a key out.
     """
 
     def make(
@@ -155,6 +159,7 @@ def make_bundle(tmp_path: Path, make_model: ModelFactory) -> BundleFactory:
         folder = tmp_path / "bundle"
         folder.mkdir()
         proto = make_model(**options)
+        sound = make_model(**{**options, "fault": "", "image": "image"})
         data = proto.SerializeToString(deterministic=True) if model is None else model
         (folder / "model.onnx").write_bytes(data)
         manifest = {
@@ -166,13 +171,14 @@ def make_bundle(tmp_path: Path, make_model: ModelFactory) -> BundleFactory:
             "input": {**INPUT, **SIDES},
             "output": OUTPUT,
             "threshold": THRESHOLD,
-            "plan": [layer.to_dict() for layer in planned_layers(proto)],
+            "plan": [layer.to_dict() for layer in planned_layers(sound)],
             "files": {
                 "model.onnx": {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
             },
             **(changes or {}),
         }
-        (folder / "manifest.json").write_bytes(manifest_bytes(manifest))
+        kept = {key: value for key, value in manifest.items() if value is not None}
+        (folder / "manifest.json").write_bytes(manifest_bytes(kept))
         return folder
 
     return make
@@ -186,3 +192,53 @@ def contents() -> Callable[[Path], dict[str, bytes]]:
         for path in sorted(folder.rglob("*"))
         if path.is_file()
     }
+
+
+@pytest.fixture(scope="session")
+def record() -> EngineRecord:
+    """A sidecar; its hashes are those of nothing."""
+    return EngineRecord(
+        label="built, not run",
+        target="orin-nano@6.2",
+        backend="tensorrt",
+        version="10.3.0",
+        compute_capabilities=("8.7",),
+        systems=("Linux",),
+        machine="aarch64",
+        onnx_sha256="0" * 64,
+        engine_sha256="0" * 64,
+        profile={"min": (1, 3, 32, 32), "opt": (1, 3, 64, 64), "max": (2, 3, 64, 64)},
+        options={"workspace_mib": 512},
+        seconds={"build": 1.5},
+        sizes={"engine": 6, "weights": 1, "activations": 2, "peak_memory": 3},
+        device={"compute_capability": "8.7"},
+    )
+
+
+@pytest.fixture
+def add_engine(record: EngineRecord) -> Callable[..., Path]:
+    """``add_engine(bundle, **changes)`` puts an engine of six bytes and its sidecar in a bundle."""
+
+    def add(folder: Path, *, sidecar: bytes | None = None, **changes: Any) -> Path:
+        manifest = json.loads((folder / "manifest.json").read_bytes())
+        hashes = {
+            "onnx_sha256": manifest["files"]["model.onnx"]["sha256"],
+            "engine_sha256": hashlib.sha256(b"engine").hexdigest(),
+        }
+        filled = dataclasses.replace(record, **{**hashes, **changes})
+        held = {
+            "model.engine": b"engine",
+            "engine.json": filled.to_json() if sidecar is None else sidecar,
+            "layers.json": b'{"layers": [], "warnings": []}',
+            "build.log": b"",
+        }
+        (folder / "engine" / "1").mkdir(parents=True)
+        for name, data in held.items():
+            (folder / "engine" / "1" / name).write_bytes(data)
+            entry = {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
+            manifest["files"][f"engine/1/{name}"] = entry
+        manifest["engine"] = {"folder": "engine/1"}
+        (folder / "manifest.json").write_bytes(manifest_bytes(manifest))
+        return folder
+
+    return add
