@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 OPERATORS = frozenset({
     "Add", "AveragePool", "Cast", "Clip", "Concat", "Conv", "DequantizeLinear", "Flatten", "Floor",
     "Gather", "Gemm", "GlobalAveragePool", "Greater", "GreaterOrEqual", "MatMul", "MaxPool", "Mul",
-    "PRelu", "Pad", "QuantizeLinear", "ReduceSum", "Relu", "Reshape", "Resize", "Sigmoid", "Slice",
-    "Squeeze", "Sub", "Transpose", "Unsqueeze",
+    "PRelu", "Pad", "QuantizeLinear", "ReduceSum", "Relu", "Reshape", "Resize", "Shape", "Sigmoid",
+    "Slice", "Squeeze", "Sub", "Transpose", "Unsqueeze",
 })  # fmt: skip
 #: Through which a fault is looked for between DequantizeLinear and the layer that reads it.
 _BETWEEN = 4

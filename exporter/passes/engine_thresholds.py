@@ -7,7 +7,8 @@ difference.
 
 The form is chosen by the number of thresholds, from the measurement in
 ``benchmarks/results/threshold_forms.json``: a chain of comparisons up to :data:`CHAIN_LIMIT`, one
-broadcast comparison with a sum over its axis above.
+broadcast comparison with a sum over its axis above. Up to there both are one kernel in TensorRT for
+RTX, and a chain is one in any TensorRT, which a sum over an axis need not be.
 
 TensorRT has no zero points. Codes that do not fit INT8 (8 bits: 0..255) are shifted: convolutions
 read ``code - shift``, padded explicitly with ``-shift``, and get ``shift * sum(W)`` added to their
@@ -86,15 +87,21 @@ def compare_each(graph: gs.Graph, layer: str, x: gs.Tensor, table: np.ndarray) -
 
 
 def compare_at_once(graph: gs.Graph, layer: str, x: gs.Tensor, table: np.ndarray) -> gs.Tensor:
-    """``ReduceSum(Cast(x[:, None] > prev(T)[None, :]))`` on a tensor of five dimensions."""
+    """``sum(x > prev(T))`` over a new axis, both sides of the image as one: four dimensions.
+
+    With five dimensions TensorRT needs a second kernel (measured).
+    """
     limit, strict = below(table)
     channels, count = table.shape
-    threshold = gs.Constant(f"{layer}.table", limit.T.reshape(1, count, channels, 1, 1).copy())
+    threshold = gs.Constant(f"{layer}.table", limit.T.reshape(1, count, channels, 1).copy())
     axis = shared_constant(graph, "threshold.axis", np.array([1], dtype=np.int64))
-    wide = insert(graph, "Unsqueeze", f"{layer}.wide", [x, axis])
-    reached = insert(graph, _compare(strict), f"{layer}.reached", [wide, threshold])
+    flat = gs.Constant(f"{layer}.flat.shape", np.array([0, 1, channels, -1], dtype=np.int64))
+    shape = insert(graph, "Shape", f"{layer}.shape", [x])
+    line = insert(graph, "Reshape", f"{layer}.flat", [x, flat])
+    reached = insert(graph, _compare(strict), f"{layer}.reached", [line, threshold])
     ones = insert(graph, "Cast", f"{layer}.ones", [reached], {"to": _FLOAT})
-    return insert(graph, "ReduceSum", f"{layer}.count", [ones, axis], {"keepdims": 0})
+    total = insert(graph, "ReduceSum", f"{layer}.sum", [ones, axis], {"keepdims": 1})
+    return insert(graph, "Reshape", f"{layer}.count", [total, shape])
 
 
 def _compare(strict: bool) -> str:

@@ -19,7 +19,7 @@ Each rests on what the builder was seen to accept; where a target's engines cann
 is widened to ``int8``, and a note says so. ``precision='int4'`` on a classic TensorRT, which has
 INT4 for matrix products alone: see :mod:`.engine_products`.
 
-A depthwise convolution reads its codes as floats: in INT8 TensorRT pads every group to a block of
+The stem, a thousandth of all weights, is INT8 always. A depthwise convolution reads its codes as floats: in INT8 TensorRT pads every group to a block of
 32 x 32 channels, 1,000 times the weights (measured), for no arithmetic saved.
 
 Assumes: ``Conv(x, DequantizeLinear(integers, 1))``, ``x`` codes of a ``MultiThreshold`` or these
@@ -44,6 +44,7 @@ from .base import (
     insert,
     largest_code,
     producer,
+    refuse,
     replace_uses,
     shared_constant,
     tidy,
@@ -76,6 +77,7 @@ class _Layer(NamedTuple):
     conv: gs.Node
     codes: np.ndarray
     top: int
+    stem: bool
 
 
 def _engine_weights(
@@ -96,7 +98,8 @@ def _engine_weights(
                 outcome.applied += 1
                 continue
             outcome.notes.append(f"{layer.name}: stays INT8: {why}")
-        _store(layer, held if _is_dense(layer) else "int8", blobs, outcome)
+        narrow = _is_dense(layer) and not layer.stem
+        _store(layer, held if narrow else "int8", blobs, outcome)
         outcome.applied += 1
     blobs.write()
     if outcome.modified:
@@ -123,7 +126,7 @@ def _layers(graph: gs.Graph) -> list[_Layer]:
             number += 1
             unique = f"{name}.{number}"
         taken.add(unique)
-        found.append(_Layer(unique, conv, codes.astype(np.int64), top))
+        found.append(_Layer(unique, conv, codes.astype(np.int64), top, source is None))
     return found
 
 
@@ -132,23 +135,51 @@ def _is_dense(layer: _Layer) -> bool:
 
 
 def _store(layer: _Layer, storage: str, blobs: Blobs, outcome: Outcome) -> None:
-    graph = blobs.graph
     base = exact_base(layer.name, layer.codes, layer.top, _INT8_TOP)
-    sums = []
-    for factor, part in parts_of(layer.codes, base):
-        name = layer.name if base == 1 else f"{layer.name}.by{factor}"
-        values = _weight(name, part, storage, blobs, outcome)
-        operands = [layer.conv.inputs[0], values]
-        acc = insert(graph, "Conv", f"{name}.acc", operands, dict(layer.conv.attrs))
-        if factor != 1:
-            by = shared_constant(graph, f"base{factor}", np.array(factor, dtype=np.float32))
-            acc = insert(graph, "Mul", f"{name}.scaled", [acc, by])
-        sums.append(acc)
-    total = functools.reduce(
-        lambda one, other: insert(graph, "Add", f"{layer.name}.acc", [one, other]), sums
-    )
-    replace_uses(graph, layer.conv.outputs[0], total)
+    parts = parts_of(layer.codes, base)
+    if len(parts) == 1:
+        total = _convolution(layer, layer.name, layer.codes, storage, blobs, outcome)
+    elif _is_dense(layer):
+        total = _both(layer, parts, storage, blobs, outcome)
+    else:
+        why = "a depthwise layer's sums pass 2^24"
+        raise refuse(layer.name, why, "use fewer bits")
+    replace_uses(blobs.graph, layer.conv.outputs[0], total)
     layer.conv.outputs.clear()
+
+
+def _both(
+    layer: _Layer,
+    parts: list[tuple[int, np.ndarray]],
+    storage: str,
+    blobs: Blobs,
+    outcome: Outcome,
+) -> gs.Variable:
+    """Both parts as one convolution of twice the channels: its input is read once.
+
+    ``acc = base * high + low``: one rounding, that of the sum, which is exact below 2^24.
+    """
+    graph, name, (base, high) = blobs.graph, layer.name, parts[0]
+    codes = np.concatenate([high, parts[1][1]])
+    both = _convolution(layer, f"{name}.parts", codes, storage, blobs, outcome)
+    channels = high.shape[0]
+    ends = [
+        shared_constant(graph, f"channel{end}", np.array([end], dtype=np.int64))
+        for end in (0, channels, 2 * channels)
+    ]
+    axis = shared_constant(graph, "channel.axis", np.array([1], dtype=np.int64))
+    upper = insert(graph, "Slice", f"{name}.high", [both, ends[0], ends[1], axis])
+    lower = insert(graph, "Slice", f"{name}.low", [both, ends[1], ends[2], axis])
+    by = shared_constant(graph, f"base{base}", np.array(base, dtype=np.float32))
+    scaled = insert(graph, "Mul", f"{name}.scaled", [upper, by])
+    return insert(graph, "Add", f"{name}.acc", [scaled, lower])
+
+
+def _convolution(
+    layer: _Layer, name: str, codes: np.ndarray, storage: str, blobs: Blobs, outcome: Outcome
+) -> gs.Variable:
+    operands = [layer.conv.inputs[0], _weight(name, codes, storage, blobs, outcome)]
+    return insert(blobs.graph, "Conv", f"{name}.acc", operands, dict(layer.conv.attrs))
 
 
 def _weight(
