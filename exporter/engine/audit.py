@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from ..plan import PlannedLayer
@@ -151,7 +152,7 @@ def audit(
         return Audit(tuple(map(_planned_only, plan)), (), (), (), 0)
     makers = {tensor.name: layer for layer in layers for tensor in layer.outputs}
     return Audit(
-        layers=tuple(_audited(planned, layers, makers) for planned in plan),
+        layers=tuple(_storage_told(_audited(planned, layers, makers) for planned in plan)),
         inserted=tuple(layer.name for layer in layers if layer.inserted),
         unpacking=tuple(layer.name for layer in layers if layer.kind == "unpack"),
         warnings=_warnings(warnings),
@@ -176,7 +177,8 @@ def _planned_only(planned: PlannedLayer) -> AuditedLayer:
 
 def _audited(
     planned: PlannedLayer, layers: Sequence[EngineLayer], makers: Mapping[str, EngineLayer]
-) -> AuditedLayer:
+) -> tuple[AuditedLayer, int, list[Tensor]]:
+    """The layer, but for its storage; the number of its weights; the constants that hold them."""
     holding = [layer for layer in layers if planned.name in layer.onnx]
     computing = [layer for layer in holding if layer.kind in _COMPUTES]
     # A small product is a part of some kernel; what only prepares its operands is not.
@@ -184,24 +186,48 @@ def _audited(
     found = [_Operands(planned, layer, makers) for layer in computing]
     wrong = next((one for one in found if one.compute != planned.compute), None)
     built = wrong.compute if wrong else found[0].compute if found else MISSING
-    stored = [one for one in found if one.stored]
     reason = ""
     if wrong is not None:
         reason = f"planned {planned.compute}, built {wrong.describe()}"
     elif not found:
         reason = f"planned {planned.compute}, but no layer of the engine names it"
-    return AuditedLayer(
+    layer = AuditedLayer(
         name=planned.name,
         op=planned.op,
         planned=planned.compute,
         built=built,
         planned_storage=planned.weight_storage,
-        built_storage=stored[0].storage if stored else "",
-        weight_bytes=sum(tensor.bytes for one in stored for tensor in one.stored),
+        built_storage="",
+        weight_bytes=0,
         input_bytes=_size(planned.in_shape, built if built in BITS else planned.compute),
         engine_layers=tuple(layer.name for layer in computing),
         reason=reason,
     )
+    return layer, planned.weights, list(dict.fromkeys(t for one in found for t in one.stored))
+
+
+def _storage_told(
+    audited: Iterable[tuple[AuditedLayer, int, list[Tensor]]],
+) -> Iterator[AuditedLayer]:
+    """Fill in how weights are held; of a constant that several layers share, each has its share.
+
+    A constant of INT4 with half as many elements as weights holds two codes to the nibble.
+    """
+    rows = list(audited)
+    fed: Counter[Tensor] = Counter()
+    for _, weights, stored in rows:
+        fed.update(dict.fromkeys(stored, weights))
+    for layer, weights, stored in rows:
+        if not stored:
+            yield layer
+            continue
+        largest = max(stored, key=lambda tensor: tensor.elements)
+        halved = largest.dtype == "int4" and 2 * largest.elements <= fed[largest] + 1
+        yield dataclasses.replace(
+            layer,
+            built_storage="int2" if halved else largest.dtype,
+            weight_bytes=sum(tensor.bytes * weights // fed[tensor] for tensor in stored),
+        )
 
 
 class _Operands:
@@ -225,13 +251,6 @@ class _Operands:
             types = [tensor.dtype for tensor in (*layer.inputs, *layer.constants)]
         self.compute = types[0] if len(set(types)) == 1 else _widest(types)
         self.stored = self._find_stored(layer)
-
-    @property
-    def storage(self) -> str:
-        """As :attr:`PlannedLayer.weight_storage` calls it."""
-        largest = max(self.stored, key=lambda tensor: tensor.elements)
-        halved = largest.dtype == "int4" and 2 * largest.elements <= self._planned.weights + 1
-        return "int2" if halved else largest.dtype
 
     def describe(self) -> str:
         """The operands' types, and where one that is not as planned comes from."""

@@ -138,6 +138,26 @@ def test_weights_that_are_unpacked_at_every_run(
     assert (found.layers[0].built_storage, found.layers[0].weight_bytes) == (storage, size)
 
 
+@pytest.mark.parametrize(("elements", "storage"), [(3 * COUNT, "int4"), (3 * COUNT // 2, "int2")])
+def test_weights_of_several_layers_in_one_constant(elements: int, storage: str) -> None:
+    """Each layer is told its share."""
+    plan = [planned(), planned(name="b/Conv", weights=2 * COUNT)]
+    both = unpack(Tensor("all", (elements,), "int4"))
+    wide = (Tensor("w16", (32, 8, 3, 3), "int8"),)
+    both = dataclasses.replace(both, outputs=both.outputs + wide)
+    second = built(
+        name="second",
+        onnx=("b/Conv",),
+        inputs=(Tensor("x", (1, 8, -1, -1), "int8"), *wide),
+        constants=(),
+    )
+    found = audit(plan, [both, reads_unpacked(), second])
+    assert found.passed
+    assert [layer.built_storage for layer in found.layers] == [storage, storage]
+    first, other = (layer.weight_bytes for layer in found.layers)
+    assert (first + other, other) == (elements // 2, elements // 3)
+
+
 def test_padded_weights_are_found() -> None:
     wide = built(constants=(Tensor("w", (16, 12, 3, 3), "int8"), Tensor("s", (16,), "float32")))
     (layer,) = audit([planned()], [wide]).layers

@@ -34,8 +34,9 @@ Dimensions: [1,32,1,1], Strides: [32,1,32,32], StrideOrder: [3,0,2,1], Datatype:
 TacticName: __myelin_CASK_STUB, StreamId: 0, Metadata: [ONNX Layer: a/Conv][ONNX Layer: a[0].d/DQ]
 Name: __myl_Tran_myl0_8, LayerType: kgen, Inputs: [ { Name: y, Dimensions: [1,32,-1,-1], Strides: \
 [-1,1,-1,32], StrideOrder: [3,0,2,1], Datatype: Float, Format: (NHWC) Channel major format }], \
-Constants: [], Outputs: [ { Name: z, Dimensions: [], Strides: [], StrideOrder: [], Datatype: Half, \
-Format: (Linear) Row major linear format }], TacticName: __myl_Tran_0xf276, StreamId: 0, Metadata: {end}
+Constants: [], Outputs: [ { Name: z, Dimensions: [], Strides: [], StrideOrder: [], Datatype: \
+Half, Format: (Linear) Row major linear format }], TacticName: __myl_Tran_0xf2, \
+StreamId: 0, Metadata: {end}
 Name: __myl_CastMulCast_myl0_6, LayerType: kgen, Inputs: [], Constants: [ { Name: w4, Dimensions: \
 [7], Strides: [1], StrideOrder: [0], Datatype: Int4, Format: (Linear) Row major linear format }], \
 Outputs: [], TacticName: __myl_CastMulCast_0x1, StreamId: 0, Metadata: [ONNX Layer: w/DQ]
