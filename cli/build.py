@@ -49,7 +49,7 @@ TIMEOUT = 3600
 @click.option(
     "--side",
     metavar="N|MIN:BEST:MAX",
-    help="Height and width of images; default: all that BUNDLE takes, best at 256.",
+    help="Height and width of images; default: 256.",
 )
 @click.option(
     "--allow-fallback",
@@ -77,7 +77,7 @@ def command(
 
     \b
     qmdd build bundle
-    qmdd build bundle --target rtx-ada --side 256
+    qmdd build bundle --target rtx-ada --side 32:256:512
     """
     from ..exporter.engine.build import build_engine
     from ..exporter.engine.request import bounds_of

@@ -36,8 +36,9 @@ from .request import BuildRequest, Profile, bounds_of
 FOLDER = "engine"
 #: A device takes minutes for what a workstation does in seconds.
 TIMEOUT = 3600.0
-#: Best side of the default shapes, the paper's.
-BEST_SIDE = 256
+#: Default side, the paper's. One size only: then TensorRT-RTX 1.7 gives the same engine for the same
+#: model, byte for byte; as soon as a size is free, names inside it differ from build to build.
+SIDE = 256
 MAX_BATCH = 256
 #: Share of the memory that the builder may take by default; the rest is the system's.
 _SHARE = 0.75
@@ -93,7 +94,7 @@ def build_engine(
         memory_limit_mib: memory that the builder's process may take; default: three quarters of
             the device's, or of this machine's where that is less.
         batch: images at once, ``N`` or ``LEAST:BEST:MOST``.
-        side: height and width in pixels, likewise; default: all that the bundle takes, best at 256.
+        side: height and width in pixels, likewise; default: 256.
         allow_fallback: add the engine even if the audit finds a fault.
         report: called with ``(what is being done, done, total)``.
 
@@ -195,10 +196,10 @@ def default_memory_limit(target: Target) -> int:
 def _profile(bundle: Bundle, batch: str, side: str | None) -> Profile:
     sides = bundle.sides
     low, high, multiple = sides["min_side"], sides["max_side"], sides["multiple"]
-    best = min(max(BEST_SIDE, low), high)
+    default = min(max(SIDE, low), high)
     return Profile.of(
         bounds_of(batch, "--batch", 1, MAX_BATCH),
-        bounds_of(side or f"{low}:{best - best % multiple}:{high}", "--side", low, high, multiple),
+        bounds_of(side or str(default - default % multiple), "--side", low, high, multiple),
     )
 
 

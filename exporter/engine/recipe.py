@@ -8,7 +8,7 @@ from typing import Any
 from ...runtime.tensorrt_api import version_of
 from ..errors import ExportError
 from ..targets import EngineSpec, Target
-from .build import BEST_SIDE
+from .build import SIDE
 
 #: The recipe's name in a bundle.
 RECIPE = "BUILD.md"
@@ -70,12 +70,11 @@ What is claimed for this target: {target.claim}.
 
 def trtexec(engine: EngineSpec, major: int, contract: Mapping[str, Any]) -> str:
     """The ``trtexec`` line of one generation of TensorRT; run it in the bundle's folder."""
-    low, high = int(contract["min_side"]), int(contract["max_side"])
-    shapes = {"min": low, "opt": min(max(BEST_SIDE, low), high), "max": high}
+    side = min(max(SIDE, int(contract["min_side"])), int(contract["max_side"]))
     options = [
         "--onnx=model.onnx",
         *GENERATIONS[major][1],
-        *(f"--{name}Shapes=image:1x3x{side}x{side}" for name, side in shapes.items()),
+        f"--optShapes=image:1x3x{side}x{side}",
         f"--memPoolSize=workspace:{engine.workspace_mib}",
         "--profilingVerbosity=detailed",
         "--exportLayerInfo=layers.json",

@@ -33,7 +33,7 @@ def test_engine_becomes_a_part_of_the_bundle(rtx, make_bundle, contents) -> None
     assert record == result.record
     assert (record.label, record.version) == ("built, not run", rtx)
     assert record.compute_capabilities == ("8.6", "8.9", "12.0")
-    assert record.profile["max"] == (1, 3, 512, 512)
+    assert record.profile["min"] == record.profile["max"] == (1, 3, 256, 256)
     assert record.sizes["engine"] == result.engine.stat().st_size
     assert record.sizes["weights"] > 2 * 9 * 32 * 32
     assert 50 << 20 < record.sizes["peak_memory"] < 1 << 30
@@ -61,6 +61,16 @@ def test_int4_weights_stay_int4_in_the_engine(rtx, make_bundle) -> None:
     for layer in audit.layers[1:3]:
         assert (layer.built, layer.built_storage) == ("int8", "int4")
         assert layer.weight_bytes == 9216 // 2
+
+
+def test_sizes_may_be_left_free(rtx, make_bundle) -> None:
+    result = build_engine(make_bundle(), side="32:256:512", batch="1:2:4")
+    assert result.audit.passed
+    assert result.record.profile == {
+        "min": (1, 3, 32, 32),
+        "opt": (2, 3, 256, 256),
+        "max": (4, 3, 512, 512),
+    }
 
 
 @pytest.mark.parametrize("fault", FAULTS)
