@@ -149,6 +149,7 @@ _ENGINE_PASSES = (
     *_FOLDS,
     "engine_stem",
     "engine_weights",
+    "engine_lookup",
     "engine_thresholds",
 )
 
@@ -290,6 +291,7 @@ def passes_of(target: Target, storage: str, opset: int, precision: str) -> list[
         opset: of the result.
         precision: ``int8`` or ``int4``, of an engine.
     """
+    from .passes.engine_lookup import engine_lookup
     from .passes.engine_stem import engine_stem
     from .passes.engine_thresholds import engine_thresholds
     from .passes.engine_weights import engine_weights
@@ -307,6 +309,7 @@ def passes_of(target: Target, storage: str, opset: int, precision: str) -> list[
         "lower_thresholds": lower_thresholds,
         "engine_stem": engine_stem,
         "engine_weights": engine_weights(storage, precision, target.engine),
+        "engine_lookup": engine_lookup,
         "engine_thresholds": engine_thresholds,
     }
     return [(name, known[name]) for name in target.passes]

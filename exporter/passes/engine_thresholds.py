@@ -56,7 +56,7 @@ def engine_thresholds(graph: gs.Graph) -> Outcome:
             raise refuse(layer, "its thresholds are not an ascending constant", "freeze it again")
         form = compare_each if table.shape[1] <= CHAIN_LIMIT else compare_at_once
         count = form(graph, layer, node.inputs[0], table.astype(np.float32))
-        _hand_out(graph, layer, node, count, table.shape[1])
+        hand_out(graph, layer, node, count, table.shape[1])
         outcome.applied += 1
     if outcome.modified:
         tidy(graph)
@@ -64,11 +64,13 @@ def engine_thresholds(graph: gs.Graph) -> Outcome:
 
 
 def below(table: np.ndarray) -> tuple[np.ndarray, bool]:
-    """``(u, strict)``: thresholds such that ``x >= t`` is ``x > u`` (strict) or ``x >= u``."""
+    """``(u, strict)``: thresholds such that ``x >= t`` is ``x > u`` (strict) or ``x >= u``.
+
+    Not strict where a number is subnormal, or where nothing lies below: -inf is not above -inf.
+    """
     lower = np.nextafter(table, np.float32(-np.inf))
     subnormal = (np.abs(lower) < _TINY) | (np.abs(table) < _TINY)
-    # x > -inf is false for -inf alone, which no chain of finite numbers gives.
-    return (table, False) if subnormal.any() else (lower, True)
+    return (table, False) if (subnormal | np.isneginf(table)).any() else (lower, True)
 
 
 def compare_each(graph: gs.Graph, layer: str, x: gs.Tensor, table: np.ndarray) -> gs.Tensor:
@@ -108,7 +110,7 @@ def _compare(strict: bool) -> str:
     return "Greater" if strict else "GreaterOrEqual"
 
 
-def _hand_out(graph: gs.Graph, layer: str, node: gs.Node, count: gs.Tensor, top: int) -> None:
+def hand_out(graph: gs.Graph, layer: str, node: gs.Node, count: gs.Tensor, top: int) -> None:
     """Let every reader of the codes read ``count`` in the form that it needs."""
     old = node.outputs[0]
     zero, readers = centred_uses(old)

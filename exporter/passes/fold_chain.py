@@ -23,14 +23,18 @@ from ...models.float_order import F32, bisect_thresholds
 from .base import Outcome, constant, per_channel_constant, producer, tidy
 
 
-class _Link(NamedTuple):
-    """One operation of a chain: its input tensor and what it does to ``[C, m]`` float32 rows."""
+class Link(NamedTuple):
+    """One operation of a chain: its input tensor and what it does to ``[C, m]`` float32 rows.
+
+    ``monotone`` is false where ``what`` says why; ``exact`` where ``apply`` is not the operation.
+    """
 
     source: gs.Tensor
     apply: Callable[[F32], F32]
     channels: int
     monotone: bool
     what: str
+    exact: bool = True
 
 
 def fold_chain(graph: gs.Graph) -> Outcome:
@@ -38,8 +42,8 @@ def fold_chain(graph: gs.Graph) -> Outcome:
     outcome = Outcome()
     for node in [node for node in graph.nodes if node.op == "MultiThreshold"]:
         layer = node.attrs.get("layer", node.name)
-        links = _chain(node.inputs[0])
-        usable: list[_Link] = []
+        links = chain_behind(node.inputs[0])
+        usable: list[Link] = []
         for link in links:
             if not link.monotone:
                 outcome.notes.append(f"{layer}: {link.what}; the chain before it stays explicit")
@@ -74,9 +78,9 @@ def fold_table(table: F32, steps: list[Callable[[F32], F32]], channels: int) -> 
         return bisect_thresholds(codes, rows=channels, top=table.size)
 
 
-def _chain(tensor: gs.Tensor) -> list[_Link]:
+def chain_behind(tensor: gs.Tensor) -> list[Link]:
     """The operations behind ``tensor``, last first, as far as they are per-channel and known."""
-    links: list[_Link] = []
+    links: list[Link] = []
     while (node := producer(tensor)) is not None:
         link = _link(node)
         if link is None:
@@ -86,9 +90,9 @@ def _chain(tensor: gs.Tensor) -> list[_Link]:
     return links
 
 
-def _link(node: gs.Node) -> _Link | None:
+def _link(node: gs.Node) -> Link | None:
     if node.op == "Relu":
-        return _Link(node.inputs[0], lambda x: np.maximum(x, np.float32(0)), 1, True, "")
+        return Link(node.inputs[0], lambda x: np.maximum(x, np.float32(0)), 1, True, "")
     if node.op not in ("Add", "Mul", "PRelu"):
         return None
     for data in (0, 1) if node.op != "PRelu" else (0,):
@@ -98,16 +102,17 @@ def _link(node: gs.Node) -> _Link | None:
     return None
 
 
-def _step(op: str, source: gs.Tensor, value: F32) -> _Link:
+def _step(op: str, source: gs.Tensor, value: F32) -> Link:
     column = value[:, None]
 
-    def link(apply: Callable[[F32], F32], bad: np.ndarray, what: str) -> _Link:
+    def link(apply: Callable[[F32], F32], bad: np.ndarray, what: str) -> Link:
         count = int(bad.sum())
-        return _Link(source, apply, value.size, count == 0, f"{count} of {value.size} {what}")
+        return Link(source, apply, value.size, count == 0, f"{count} of {value.size} {what}")
 
     infinite = ~np.isfinite(value)
     if infinite.any():
-        return link(lambda x: x, infinite, f"constants of {op} are not finite")
+        left = link(lambda x: x, infinite, f"constants of {op} are not finite")
+        return left._replace(exact=False)
     if op == "PRelu":
         return link(
             lambda x: np.where(x < 0, column * x, x),

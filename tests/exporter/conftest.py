@@ -19,6 +19,7 @@ from PIL import Image
 
 from qmdd.exporter.lower import _pack_initializers, _set_header
 from qmdd.exporter.multithreshold import DOMAIN
+from qmdd.exporter.passes.engine_blob import int4_constants
 from qmdd.exporter.passes.pack_weights import packed_constants
 from qmdd.exporter.trace import canonical_from_detector
 from qmdd.models import Detector, build_detector, mobilenet, quantised_chains, resnet
@@ -199,7 +200,7 @@ def to_model() -> Callable[..., onnx.ModelProto]:
         own = any(node.domain == DOMAIN for node in graph.nodes)
         model: onnx.ModelProto = gs.export_onnx(graph, do_type_check=False)
         _set_header(model, opset, own)
-        _pack_initializers(model, packed_constants(graph))
+        _pack_initializers(model, packed_constants(graph), int4_constants(graph))
         onnx.checker.check_model(model, full_check=True)
         return model
 
