@@ -13,6 +13,9 @@ from .build import SIDE
 #: The recipe's name in a bundle.
 RECIPE = "BUILD.md"
 
+#: JetPacks whose Python, the only one that their TensorRT knows, is older than ours.
+OLD_PYTHON = {"5.1": "3.8"}
+
 #: Generations of TensorRT, by the first number of their versions: what they are called, and what
 #: ``trtexec`` is told about types. Never ``--fp16``, and ``--noTF32``: both would round exact sums.
 GENERATIONS: dict[int, tuple[str, tuple[str, ...]]] = {
@@ -49,18 +52,11 @@ For **{target.summary}**
 An engine works only with the TensorRT that built it, on the kind of GPU that built it: build it on
 the device.
 
-```sh
-{_environment(target)}
-qmdd build .        # in this folder; builds, audits layer by layer, and adds the engine
-qmdd inspect .      # shows what runs in which precision
-```
+{_ours(target)}
+## With NVIDIA's own tool
 
-`qmdd build` needs neither PyTorch nor the onnx package. It fails, and adds nothing, if a layer that
-was planned in INT8 runs in anything else.
-
-## The same with NVIDIA's own tool
-
-`trtexec` builds the same engine; nobody audits it then.
+`trtexec` (on a Jetson `/usr/src/tensorrt/bin/trtexec`) builds the engine, too. Nobody audits it
+then: in `layers.json`, inputs and weights of every convolution must be Int8.
 
 {commands}
 
@@ -100,6 +96,22 @@ qmdd inspect .            # shows what runs in which precision
 ```
 
 What is claimed for this target: {target.claim}.
+"""
+
+
+def _ours(target: Target) -> str:
+    if target.jetpack in OLD_PYTHON:
+        return f"""JetPack {target.jetpack}'s TensorRT belongs to its own Python,
+{OLD_PYTHON[target.jetpack]}, and `qmdd build` needs 3.10: here NVIDIA's own tool builds.
+"""
+    return f"""```sh
+{_environment(target)}
+qmdd build .        # in this folder; builds, audits layer by layer, and adds the engine
+qmdd inspect .      # shows what runs in which precision
+```
+
+`qmdd build` needs neither PyTorch nor the onnx package. It fails, and adds nothing, if a layer that
+was planned in INT8 runs in anything else.
 """
 
 
