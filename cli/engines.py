@@ -22,14 +22,19 @@ def print_record(record: EngineRecord) -> None:
     )
     sizes = record.sizes
     print_line(
-        f"engine {sizes['engine']:,} bytes; weights {sizes['weights']:,}, "
-        f"activations {sizes['activations']:,} bytes on the device"
+        f"engine {sizes['engine']:,} bytes; on the device weights {_bytes(sizes['weights'])}, "
+        f"activations {_bytes(sizes['activations'])}"
     )
     least, best, most = ("x".join(map(str, record.profile[name])) for name in ("min", "opt", "max"))
     print_line(
         f"images {least} to {most}, best at {best}; built in {sum(record.seconds.values()):.1f} s "
         f"with {sizes['peak_memory'] / _MIB:,.0f} MiB"
     )
+
+
+def _bytes(count: int) -> str:
+    """0 where this TensorRT does not log it."""
+    return f"{count:,} bytes" if count else "unknown"
 
 
 def print_audit(audit: Audit) -> None:

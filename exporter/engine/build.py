@@ -36,8 +36,8 @@ from .request import BuildRequest, Profile, bounds_of
 FOLDER = "engine"
 #: A device takes minutes for what a workstation does in seconds.
 TIMEOUT = 3600.0
-#: Default side, the paper's. One size only: then TensorRT-RTX 1.7 gives the same engine for the same
-#: model, byte for byte; as soon as a size is free, names inside it differ from build to build.
+#: Default side, the paper's. One size only: then TensorRT-RTX 1.7 gives the same engine for the
+#: same model, byte for byte; as soon as a size is free, names in it differ from build to build.
 SIDE = 256
 MAX_BATCH = 256
 #: Share of the memory that the builder may take by default; the rest is the system's.

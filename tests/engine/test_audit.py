@@ -94,6 +94,12 @@ def test_layer_that_the_engine_does_not_name() -> None:
     assert found.faults == ["a/Conv: planned int8, but no layer of the engine names it"]
 
 
+def test_unnamed_layer_of_floating_point_is_no_finding() -> None:
+    found = audit([planned(compute="float32")], [built(onnx=("b/Conv",))])
+    assert found.layers[0].built == MISSING
+    assert found.passed
+
+
 def test_one_of_two_parts_in_floating_point() -> None:
     """TensorRT may split a layer; all its parts must be as planned."""
     found = audit([planned()], [built(), built("float32", "float32", name="second")])
