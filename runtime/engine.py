@@ -40,7 +40,7 @@ class EngineRecord:
         version: TensorRT's, in full.
         compute_capabilities: GPUs that the engine was built for, such as ``8.7``.
         systems: operating systems that it loads on, as :func:`platform.system` names them.
-        machine: processor architecture, as :func:`platform.machine` names it.
+        machine: processor architecture, as :func:`architecture` names it.
         onnx_sha256: hash of the ONNX file that it was built from.
         engine_sha256: hash of the engine.
         profile: ``min``, ``opt`` and ``max`` shape of the input ``[N, 3, H, W]``.
@@ -82,6 +82,12 @@ class Machine:
     machine: str
 
 
+def architecture() -> str:
+    """Of this machine's processor, by one name on every system: ``x86_64``, ``aarch64``."""
+    found = platform.machine()
+    return {"AMD64": "x86_64", "arm64": "aarch64"}.get(found, found)
+
+
 def this_machine(backend: str, *, api: Any = None, cuda: Any = None) -> Machine:
     """The machine that runs this.
 
@@ -96,7 +102,7 @@ def this_machine(backend: str, *, api: Any = None, cuda: Any = None) -> Machine:
 
     version = str((api or load_tensorrt(backend)).__version__)
     capability = (cuda or Cuda()).compute_capability()
-    return Machine(backend, version, capability, platform.system(), platform.machine())
+    return Machine(backend, version, capability, platform.system(), architecture())
 
 
 def refusal(record: EngineRecord, machine: Machine) -> str | None:

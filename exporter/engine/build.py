@@ -12,7 +12,6 @@ import dataclasses
 import fcntl
 import json
 import os
-import platform
 import secrets
 import shutil
 import tempfile
@@ -21,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from ...runtime.bundle import MANIFEST, MODEL, Bundle, manifest_bytes
-from ...runtime.engine import ENGINE, LAYERS, LOG, SIDECAR, EngineRecord
+from ...runtime.engine import ENGINE, LAYERS, LOG, SIDECAR, EngineRecord, architecture
 from ...runtime.files import sha256_of, write_atomically
 from ..errors import BuildError, ExportError
 from ..plan import PlannedLayer
@@ -156,10 +155,11 @@ def engine_target(bundle: Bundle, name: str | None) -> tuple[Target, EngineSpec]
             f"takes; {again}"
         )
     low, high = target.opsets
-    if not low <= int(bundle.manifest.get("opset", low)) <= high:
+    opset = bundle.manifest.get("opset")
+    if type(opset) is not int or not low <= opset <= high:
         raise ExportError(
-            f"{bundle.path}: is written at opset {bundle.manifest['opset']}, target {target.name} "
-            f"takes {low} to {high}; {again}"
+            f"{bundle.path}: is written at opset {opset}, target {target.name} takes {low} to "
+            f"{high}; {again}"
         )
     held = {layer.weight_storage for layer in plan_of(bundle)} & {"int4", "int2"}
     missing = sorted(held - set(target.engine.storages))
@@ -241,7 +241,7 @@ def _record(
         version=str(built["version"]),
         compute_capabilities=tuple(built["compute_capabilities"]),
         systems=tuple(built["systems"]),
-        machine=platform.machine(),
+        machine=architecture(),
         onnx_sha256=bundle.manifest["files"][MODEL]["sha256"],
         engine_sha256=sha256_of(work / ENGINE),
         profile=shapes,

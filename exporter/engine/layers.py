@@ -118,7 +118,7 @@ class EngineLayer:
             }
             name, told, kind = (str(plain[part]) for part in ("name", "type", "kind"))
             return cls(name, told, kind, tuple(str(node) for node in plain["onnx"]), **tensors)
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, OverflowError, TypeError, ValueError) as error:
             raise BuildError(f"layer table: {error!r} in {str(plain)[:80]}") from error
 
 
@@ -161,7 +161,7 @@ def layers_from_inspector(text: str) -> list[EngineLayer]:
         if not isinstance(held, list) or not all(isinstance(layer, dict) for layer in held):
             raise TypeError("layers hold no details")
         return [_inspected(layer) for layer in held]
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, OverflowError, TypeError, ValueError) as error:
         raise BuildError(f"TensorRT's inspector gave no layer table ({error!r})") from error
 
 

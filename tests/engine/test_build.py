@@ -210,6 +210,7 @@ def test_model_that_was_exchanged(make_bundle) -> None:
         ({}, "jetson-nano", "no INT8 arithmetic"),
         ({"storage": "int4"}, "orin-nano", "weights as int4, which target orin-nano@6.2 cannot"),
         ({"storage": "int4"}, "orin-nano@5.1", "opset 21, target orin-nano@5.1 takes 17"),
+        ({"changes": {"opset": "x"}}, None, "is written at opset x, target rtx takes 17 to 21"),
         ({"changes": {"plan": None}}, None, "holds no plan to audit"),
         ({"changes": {"plan": [{"name": "x"}]}}, None, "plan: op is None"),
     ],

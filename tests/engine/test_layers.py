@@ -158,7 +158,12 @@ def test_layers_survive_json() -> None:
     assert [EngineLayer.from_dict(layer) for layer in plain] == layers
 
 
-@pytest.mark.parametrize("change", [{"inputs": 3}, {"onnx": None}, {"outputs": [{"name": "x"}]}])
+ENDLESS = {"inputs": [{"name": "x", "dims": [float("inf")], "dtype": "int8"}]}
+
+
+@pytest.mark.parametrize(
+    "change", [{"inputs": 3}, {"onnx": None}, {"outputs": [{"name": "x"}]}, ENDLESS]
+)
 def test_spoilt_table_is_refused(change: dict[str, object]) -> None:
     plain = layers_from_log(LOG)[2].to_dict()
     with pytest.raises(BuildError, match="layer table: "):

@@ -10,7 +10,14 @@ import pytest
 
 from qmdd.exporter.engine.build import build_engine
 from qmdd.runtime.bundle import Bundle
-from qmdd.runtime.engine import Machine, check_engine, read_record, refusal, this_machine
+from qmdd.runtime.engine import (
+    Machine,
+    architecture,
+    check_engine,
+    read_record,
+    refusal,
+    this_machine,
+)
 from qmdd.runtime.errors import BundleError, EngineError
 
 DEVICE = Machine("tensorrt", "10.3.0", "8.7", "Linux", "aarch64")
@@ -62,6 +69,12 @@ def test_machine_without_a_gpu_says_so(rtx) -> None:
     else:
         assert machine.version == rtx
         assert machine.compute_capability.count(".") == 1
+
+
+@pytest.mark.parametrize(("told", "name"), [("AMD64", "x86_64"), ("arm64", "aarch64")])
+def test_architecture_has_one_name_on_every_system(monkeypatch, told: str, name: str) -> None:
+    monkeypatch.setattr("platform.machine", lambda: told)
+    assert architecture() == name
 
 
 def test_bundle_without_an_engine(make_bundle) -> None:
