@@ -14,9 +14,14 @@ from .output import print_json, print_line, stdout_for_results
 @click.command("inspect")
 @click.argument("bundle", type=FILE)
 @click.option("--plot", type=FILE, metavar="FILE", help="Draw it, too: a .png, .svg or .pdf file.")
+@click.option(
+    "--check",
+    is_flag=True,
+    help="Fail if this machine may not load the engine (another TensorRT, GPU or system).",
+)
 @json_option
 @debug_option
-def command(bundle: Path, plot: Path | None, as_json: bool) -> None:
+def command(bundle: Path, plot: Path | None, check: bool, as_json: bool) -> None:
     """Show BUNDLE layer by layer: precision planned and built, how weights are held, bytes.
 
     With an engine: what fell back to floating point, what TensorRT inserted and what it warned of.
@@ -55,6 +60,10 @@ def command(bundle: Path, plot: Path | None, as_json: bool) -> None:
         from ..runtime.files import write_atomically
 
         write_atomically(plot, plot_bytes(found, plot))
+    if check:
+        from ..runtime.engine import check_engine
+
+        check_engine(found.bundle)
     if not found.audit.passed:
         told = faults_in_words(found.audit)
         raise CommandError(f"{bundle}: its engine is not as planned: {told}")

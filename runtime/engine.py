@@ -73,7 +73,10 @@ class EngineRecord:
 
 @dataclasses.dataclass(frozen=True)
 class Machine:
-    """Where an engine is about to be loaded; ``compute_capability`` of its GPU, such as ``8.7``."""
+    """Where an engine is about to be loaded.
+
+    ``compute_capability`` is that of its GPU, such as ``8.7``, empty while it is not known.
+    """
 
     backend: str
     version: str
@@ -88,20 +91,21 @@ def architecture() -> str:
     return {"AMD64": "x86_64", "arm64": "aarch64"}.get(found, found)
 
 
-def this_machine(backend: str, *, api: Any = None, cuda: Any = None) -> Machine:
+def this_machine(backend: str, *, api: Any = None, cuda: Any = None, gpu: bool = True) -> Machine:
     """The machine that runs this.
 
     Args:
         backend: ``tensorrt`` or ``tensorrt_rtx``.
         api, cuda: its module and the CUDA runtime, where they are loaded already.
+        gpu: ask for the GPU, too.
 
     Raises:
-        EngineError: no ``backend``, or no GPU.
+        EngineError: no ``backend``; or no GPU, if it is asked for.
     """
     from .cuda import Cuda
 
     version = str((api or load_tensorrt(backend)).__version__)
-    capability = (cuda or Cuda()).compute_capability()
+    capability = (cuda or Cuda()).compute_capability() if gpu else ""
     return Machine(backend, version, capability, platform.system(), architecture())
 
 
@@ -115,7 +119,7 @@ def refusal(record: EngineRecord, machine: Machine) -> str | None:
         ("for architecture", (record.machine,), machine.machine),
     )
     for what, built, found in pairs:
-        if found not in built:
+        if found and found not in built:
             return (
                 f"the engine was built {what} {' or '.join(built)}, and this machine has {found}; "
                 f"{_AGAIN} here"
@@ -183,10 +187,18 @@ def check_engine(bundle: Bundle, machine: Machine | None = None) -> EngineRecord
         EngineError: as :func:`read_record`; or the engine is for another TensorRT, GPU or system.
     """
     record = read_record(bundle)
-    reason = refusal(record, machine or this_machine(record.backend))
+    if machine is None:
+        # An engine of another version is one whether there is a GPU or not.
+        _refuse(bundle, record, this_machine(record.backend, gpu=False))
+        machine = this_machine(record.backend)
+    _refuse(bundle, record, machine)
+    return record
+
+
+def _refuse(bundle: Bundle, record: EngineRecord, machine: Machine) -> None:
+    reason = refusal(record, machine)
     if reason is not None:
         raise EngineError(f"{engine_path(bundle)}: {reason}")
-    return record
 
 
 def read_json(path: Path) -> dict[str, Any]:

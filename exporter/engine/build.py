@@ -38,6 +38,7 @@ TIMEOUT = 3600.0
 #: Default side, the paper's. One size only: then TensorRT-RTX 1.7 gives the same engine for the
 #: same model, byte for byte; as soon as a size is free, names in it differ from build to build.
 SIDE = 256
+#: More images at once than any device of ours has memory for.
 MAX_BATCH = 256
 #: Share of the memory that the builder may take by default; the rest is the system's.
 _SHARE = 0.75
@@ -99,8 +100,8 @@ def build_engine(
 
     Raises:
         BundleError: no such bundle. ExportError: a target that does not go with it. BuildError: the
-            build failed; the log is kept. EngineError: TensorRT is not installed. The bundle is
-            as before then.
+            build failed (TensorRT is not installed, refuses, crashes, takes too much); its log is
+            kept elsewhere. The bundle is as before then.
     """
     say = report or (lambda _what, _done, _total: None)
     say("reading the bundle", 0, 1)
@@ -161,15 +162,21 @@ def engine_target(bundle: Bundle, name: str | None) -> tuple[Target, EngineSpec]
             f"{bundle.path}: is written at opset {opset}, target {target.name} takes {low} to "
             f"{high}; {again}"
         )
-    held = {layer.weight_storage for layer in plan_of(bundle)} & {"int4", "int2"}
-    missing = sorted(held - set(target.engine.storages))
-    precise = "int4" in target.engine.precisions and bundle.manifest.get("precision") == "int4"
-    if missing and not precise:
-        raise ExportError(
-            f"{bundle.path}: holds weights as {missing[0]}, which target {target.name} cannot; "
-            f"{again}"
-        )
+    for layer in plan_of(bundle):
+        if not _can_hold(target.engine, layer):
+            raise ExportError(
+                f"{bundle.path}: {layer.name} holds weights as {layer.weight_storage}, which "
+                f"target {target.name} cannot; {again}"
+            )
     return target, target.engine
+
+
+def _can_hold(engine: EngineSpec, layer: PlannedLayer) -> bool:
+    """Whether an engine takes the layer's weights; TensorRT proper has INT4 in products only."""
+    if layer.weight_storage not in ("int4", "int2"):
+        return True
+    product = layer.op != "Conv" and layer.weight_storage == "int4"
+    return layer.weight_storage in engine.storages or (product and "int4" in engine.precisions)
 
 
 def plan_of(bundle: Bundle) -> list[PlannedLayer]:

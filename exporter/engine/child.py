@@ -30,6 +30,7 @@ from .request import BuildRequest
 VERBOSE_LOG = "verbose.log"
 RESULT = "result.json"
 
+_TEXT: dict[str, Any] = {"encoding": "utf-8", "errors": "backslashreplace", "buffering": 1}
 _IMPORTING = "Parsing node: "
 _TOTALS = {"Total Weights Memory": "weights", "Total Activation Memory": "activations"}
 
@@ -49,8 +50,8 @@ class Listener:
         self.sizes: dict[str, int] = {}
         self._node = ""
         # Written line by line, so that a crash keeps what was said before it.
-        self._all = (folder / VERBOSE_LOG).open("w", encoding="utf-8", buffering=1)
-        self._brief = (folder / LOG).open("w", encoding="utf-8", buffering=1)
+        self._all = (folder / VERBOSE_LOG).open("w", **_TEXT)
+        self._brief = (folder / LOG).open("w", **_TEXT)
 
     def hear(self, severity: str, text: str) -> None:
         """One message; ``severity`` is TensorRT's word, such as ``WARNING``."""

@@ -14,6 +14,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from qmdd.runtime.bundle import Bundle
+from qmdd.runtime.engine import architecture
 
 Invoke = Callable[..., Result]
 
@@ -67,6 +68,38 @@ def test_fallback_ends_both_with_exit_code_1(rtx, make_bundle, invoke) -> None:
     assert result.exit_code == 1
     assert "NOT AS PLANNED" in result.stdout
     assert "its engine is not as planned: layers.1/Conv" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"version": "1.6.0.0"}, "built by version 1.6.0.0, and this machine has 1.7."),
+        ({"systems": ("Plan9",)}, "built for system Plan9, and this machine has Linux"),
+        ({"machine": "riscv64"}, "built for architecture riscv64, and this machine has "),
+    ],
+)
+def test_check_refuses_an_engine_of_another_machine(
+    rtx, make_bundle, add_engine, invoke, changes: dict, said: str
+) -> None:
+    """Nothing is loaded (not even an engine is there, only six bytes), and no GPU is needed."""
+    fits = {
+        "backend": "tensorrt_rtx",
+        "version": rtx,
+        "systems": ("Linux",),
+        "machine": architecture(),
+    }
+    # The audit of the stand-in's empty layer table fails, too; this comes first.
+    result = invoke("inspect", add_engine(make_bundle(), **{**fits, **changes}), "--check")
+    assert result.exit_code == 1
+    (line,) = result.stderr.splitlines()
+    assert said in line
+    assert line.endswith("; run qmdd build again here")
+
+
+def test_check_of_a_bundle_without_an_engine(make_bundle, invoke) -> None:
+    result = invoke("inspect", make_bundle(), "--check")
+    assert result.exit_code == 1
+    assert "holds no engine; run qmdd build first" in result.stderr
 
 
 def test_json_of_both(rtx, make_bundle, invoke) -> None:
