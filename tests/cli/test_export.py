@@ -95,6 +95,7 @@ def test_export_passes_its_options_on(
         "target": "onnx",
         "weights": "int8",
         "opset": 21,
+        "precision": None,
         "verify": False,
         "force": True,
     }
