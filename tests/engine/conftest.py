@@ -27,6 +27,13 @@ BundleFactory = Callable[..., Path]
 CHANNELS = 32
 
 
+@pytest.fixture(autouse=True)
+def _logs_of_failed_builds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are kept in the system's folder for temporary files; a test's go with the test."""
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+
+
 @pytest.fixture(scope="session")
 def rtx() -> str:
     """Version of TensorRT-RTX; a test that asks for it builds a real engine."""
