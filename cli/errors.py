@@ -21,6 +21,8 @@ FAILURE, INTERRUPTED, TERMINATED = 1, 130, 143
 EXTRAS = {
     "export": "export",
     "verify": "export",
+    "build": "rtx",
+    "inspect": "export",
     "detect": "runtime",
     "eval": "runtime",
     "train": "train",

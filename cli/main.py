@@ -23,6 +23,8 @@ from .options import debug_option
 SUMMARIES = {
     "export": "Turn a checkpoint into a bundle, proven exact.",
     "verify": "Compare a bundle with its source, code by code.",
+    "build": "Build a bundle's TensorRT engine, and audit it.",
+    "inspect": "Show a bundle's layers: planned against built.",
     "detect": "Score images with a bundle: real or fake.",
     "eval": "Measure accuracy and average precision on an image folder.",
     "train": "Train a low-bit detector on an image folder.",

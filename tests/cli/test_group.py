@@ -53,6 +53,8 @@ def test_help_loads_no_library(process, args: list[str]) -> None:
     "name",
     [
         "export",
+        "build",
+        "inspect",
         "verify",
         "eval",
         "train",
