@@ -20,6 +20,7 @@ FAILURE, INTERRUPTED, TERMINATED = 1, 130, 143
 #: The extra that holds the libraries of a command.
 EXTRAS = {
     "export": "export",
+    "targets": "export",
     "verify": "export",
     "build": "rtx",
     "inspect": "export",

@@ -22,6 +22,7 @@ from .options import debug_option
 #: One line of help for each command, in the order in which they are listed.
 SUMMARIES = {
     "export": "Turn a checkpoint into a bundle, proven exact.",
+    "targets": "List what a model can be exported for.",
     "verify": "Compare a bundle with its source, code by code.",
     "build": "Build a bundle's TensorRT engine, and audit it.",
     "inspect": "Show a bundle's layers: planned against built.",
