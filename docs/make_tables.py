@@ -8,10 +8,11 @@ stands between is replaced. A test compares the files with what the code compute
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from qmdd.models.efficiency import NetworkCost
@@ -103,12 +104,9 @@ def _resnet23_estimates() -> str:
 
 def _roofline_check() -> dict[str, str]:
     """What ``benchmarks/roofline.py`` recorded."""
-    import json
-
     from qmdd.models.tables import Table
 
-    path = DOCS.parent / "benchmarks" / "results" / "roofline.json"
-    found = json.loads(path.read_text(encoding="utf-8"))
+    found = _recorded("roofline")
     totals, kinds = [], []
     for name, case in found["cases"].items():
         times = (case["bound_ms"], case["estimated_ms"], case["measured_ms"])
@@ -129,10 +127,65 @@ def _roofline_check() -> dict[str, str]:
     }
 
 
+def target_parts() -> dict[str, str]:
+    """All targets, the forms of thresholds, and what the engines' benchmarks recorded."""
+    from qmdd.exporter.target_report import all_targets, target_table
+
+    return {
+        "targets": target_table(all_targets()).markdown(),
+        "threshold-forms": _threshold_forms(),
+        "engine-matrix": _engine_matrix(),
+    }
+
+
+def _recorded(name: str) -> dict[str, Any]:
+    path = DOCS.parent / "benchmarks" / "results" / f"{name}.json"
+    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return found
+
+
+def _threshold_forms() -> str:
+    from qmdd.models.tables import Table
+
+    forms = ("chain", "four dimensions", "five dimensions")
+    rows = [
+        (
+            f"{row['thresholds']}",
+            "a channel" if row["per_channel"] else "one",
+            *(
+                f"{row[form]['kernels']}, {row[form]['seconds']} s, {row[form]['bytes']:,}"
+                for form in forms
+            ),
+        )
+        for row in _recorded("threshold_forms")["rows"]
+    ]
+    return Table("", ("thresholds", "table", *forms), rows).markdown()
+
+
+def _engine_matrix() -> str:
+    from qmdd.models.tables import Table
+
+    rows = [
+        (
+            row["arch"],
+            f"{row['bits']}",
+            f"{row['int8_built']} of {row['int8_planned']}",
+            f"{row['unlisted']}",
+            f"{row['engine_bytes']:,}",
+            f"{row['seconds']}",
+            f"{row['peak_mib']}",
+        )
+        for row in _recorded("engine_matrix")["rows"]
+    ]
+    columns = ("network", "bits", "INT8 built", "unlisted warnings", "bytes", "s", "peak MiB")
+    return Table("", columns, rows).markdown()
+
+
 #: What fills the generated parts of each document.
 DOCUMENTS: Mapping[str, Callable[[], dict[str, str]]] = {
     "efficiency.md": table4_parts,
     "estimate.md": estimate_parts,
+    "targets.md": target_parts,
     "zoo.md": zoo_parts,
 }
 

@@ -20,7 +20,6 @@ from ..runtime.bundle import GOLDEN, MANIFEST, MODEL, SCHEMA, manifest_bytes
 from ..runtime.contract import INPUT, OUTPUT, SIDES, THRESHOLD
 from ..runtime.files import check_replaceable, folder_in_place, sha256_of
 from ..runtime.golden import Golden, write_golden
-from .engine.recipe import RECIPE, recipe
 from .errors import ExportError
 from .lower import Lowered, check_model, check_quantised, node_counts, onnx_for_target
 from .parity import TierResult, batches, compare, require_runtime, source_outputs

@@ -4,23 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
+from ..models.tables import Table
 from .targets import CLAIMS, TARGETS, EngineSpec, Target
 
 
-class TargetTable(NamedTuple):
-    """Columns, rows of texts, and what is to be said below them."""
-
-    columns: tuple[str, ...]
-    rows: list[tuple[str, ...]]
-    notes: list[str]
-
-
-def target_table(targets: Sequence[Target]) -> TargetTable:
+def target_table(targets: Sequence[Target]) -> Table:
     """One row a target; what an engine has is left empty where there is none."""
     columns = ("target", "for", "GPU", "TensorRT", "opset", "weights", "memory", "claim")
-    return TargetTable(columns, [_row(target) for target in targets], _notes(targets))
+    return Table("", columns, [_row(target) for target in targets], _notes(targets))
 
 
 def target_dict(target: Target) -> dict[str, Any]:

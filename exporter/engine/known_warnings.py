@@ -1,8 +1,9 @@
 """Warnings of TensorRT that were looked into: what each means for an exported detector.
 
 A warning that is not listed is shown by the audit as such: somebody has to look into it, then it
-gets its line here. ``uint8-retyped`` was met in builds here. The others are expected of TensorRT 8.5 to
-10 on a device and were neither met nor looked up: one that reads otherwise there is shown as unlisted.
+gets its line here. ``uint8-retyped`` was met in builds here. The others are expected of TensorRT
+8.5 to 10 on a device and were neither met nor looked up: one that reads otherwise there is shown as
+unlisted.
 """
 
 from __future__ import annotations
