@@ -18,7 +18,7 @@ PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check -c constrain
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help env export test lint clean
+.PHONY: help env export test engines lint clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -30,6 +30,9 @@ export: $(STAMP) ## export the built-in checkpoint and prove the result exact
 
 test: $(STAMP) ## run the tests, one process a core (PYTEST_ARGS="-k word" for some of them)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile $(PYTEST_ARGS)
+
+engines: $(STAMP) ## build and audit the engines of all full-size networks (half an hour)
+	$(BIN)/python benchmarks/engine_matrix.py
 
 lint: $(STAMP) ## check style, types and the Dockerfile
 	$(BIN)/ruff check .

@@ -20,7 +20,10 @@ FAILURE, INTERRUPTED, TERMINATED = 1, 130, 143
 #: The extra that holds the libraries of a command.
 EXTRAS = {
     "export": "export",
+    "targets": "export",
     "verify": "export",
+    "build": "rtx",
+    "inspect": "export",
     "detect": "runtime",
     "eval": "runtime",
     "train": "train",
@@ -28,6 +31,7 @@ EXTRAS = {
     "sensitivity": "train",
     "freeze": "train",
     "import": "train",
+    "estimate": "export",
     "stats": "export",
     "zoo": "runtime",
 }

@@ -22,7 +22,10 @@ from .options import debug_option
 #: One line of help for each command, in the order in which they are listed.
 SUMMARIES = {
     "export": "Turn a checkpoint into a bundle, proven exact.",
+    "targets": "List what a model can be exported for.",
     "verify": "Compare a bundle with its source, code by code.",
+    "build": "Build a bundle's TensorRT engine, and audit it.",
+    "inspect": "Show a bundle's layers: planned against built.",
     "detect": "Score images with a bundle: real or fake.",
     "eval": "Measure accuracy and average precision on an image folder.",
     "train": "Train a low-bit detector on an image folder.",
@@ -30,6 +33,7 @@ SUMMARIES = {
     "sensitivity": "Measure which layer loses how much at which width.",
     "freeze": "Turn a trained checkpoint into integer codes.",
     "import": "Read a published NPR or N2UQ checkpoint.",
+    "estimate": "Estimate a bundle's least time on a device, from its data sheet.",
     "stats": "Count parameters, operations and bytes of a network.",
     "zoo": "List the built-in checkpoints, or print a model card.",
 }

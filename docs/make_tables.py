@@ -8,10 +8,11 @@ stands between is replaced. A test compares the files with what the code compute
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from qmdd.models.efficiency import NetworkCost
@@ -57,9 +58,134 @@ def zoo_parts() -> dict[str, str]:
     return {"zoo": zoo_table(entries()).markdown()}
 
 
+def estimate_parts() -> dict[str, str]:
+    """The devices, ResNet-23 on each of them, and the method against the clock on a CPU."""
+    from qmdd.exporter.devices import DEVICES
+    from qmdd.exporter.estimate_report import device_table
+
+    return {
+        "devices": device_table(DEVICES.values()).markdown(),
+        "resnet23": _resnet23_estimates(),
+        **_roofline_check(),
+    }
+
+
+def _resnet23_estimates() -> str:
+    """The built-in 2-bit ResNet-23, lowered as for an Orin Nano, on every device and mode."""
+    from qmdd.exporter.devices import DEVICES, PRECISIONS
+    from qmdd.exporter.lower import onnx_for_target
+    from qmdd.exporter.roofline import estimate, roofs_of
+    from qmdd.exporter.source import source_from_checkpoint
+    from qmdd.exporter.targets import find_target
+    from qmdd.exporter.trace import canonical_from_detector
+    from qmdd.exporter.workload import layers_of
+    from qmdd.models.checkpoint import freeze
+    from qmdd.models.tables import Table
+    from qmdd.models.zoo import builtin_checkpoint
+
+    network = source_from_checkpoint(builtin_checkpoint("resnet23", 2)).network
+    target = find_target("orin-nano")
+    canonical = canonical_from_detector(freeze(network))
+    layers = layers_of(onnx_for_target(canonical, target, "int8", target.opset).model)
+    rows = []
+    for device in DEVICES.values():
+        for mode in device.modes:
+            roofs = roofs_of(device, mode)
+            found = {p: estimate(layers, roofs, p) for p in device.precisions}
+            first = next(iter(found.values()))
+            shares = {limit: ms / first.ms for limit, ms in first.by_limit().items()}
+            times = (f"{found[p].ms:.2g}" if p in found else "-" for p in PRECISIONS)
+            rest = (f"{shares.get(limit, 0.0):.0%}" for limit in ("compute", "memory"))
+            rows.append((device.name, mode.name, *times, *rest))
+    columns = ("target", "power mode", *(f"{p} ms, estimated" for p in PRECISIONS))
+    limits = ("limited by multiply-adds", "by memory")
+    return Table("", (*columns, *limits), rows).markdown()
+
+
+def _roofline_check() -> dict[str, str]:
+    """What ``benchmarks/roofline.py`` recorded."""
+    from qmdd.models.tables import Table
+
+    found = _recorded("roofline")
+    totals, kinds = [], []
+    for name, case in found["cases"].items():
+        times = (case["bound_ms"], case["estimated_ms"], case["measured_ms"])
+        ratios = (case["measured_over_bound"], case["measured_over_estimated"])
+        totals.append((name, *(f"{ms:.1f}" for ms in times), *(f"{r:.2f}" for r in ratios)))
+        for kind, part in case["kinds"].items():
+            ratio = part["measured_over_estimated"]
+            cells = (part["bound_ms"], part["estimated_ms"], part["measured_ms"])
+            kinds.append((name, kind, *(f"{ms:.2f}" for ms in cells), f"{ratio or '-'}"))
+    columns = ("bound ms", "estimated ms", "measured ms")
+    total = ("case", *columns, "measured / bound", "measured / estimated")
+    where = (
+        f"Measured {found['measured']}: {found['processor']}; one thread, {found['side']} pixels."
+    )
+    return {
+        "check": Table("", total, totals, [where]).markdown(),
+        "check-kinds": Table("", ("case", "kind", *columns, "ratio"), kinds).markdown(),
+    }
+
+
+def target_parts() -> dict[str, str]:
+    """All targets, the forms of thresholds, and what the engines' benchmarks recorded."""
+    from qmdd.exporter.target_report import all_targets, target_table
+
+    return {
+        "targets": target_table(all_targets()).markdown(),
+        "threshold-forms": _threshold_forms(),
+        "engine-matrix": _engine_matrix(),
+    }
+
+
+def _recorded(name: str) -> dict[str, Any]:
+    path = DOCS.parent / "benchmarks" / "results" / f"{name}.json"
+    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return found
+
+
+def _threshold_forms() -> str:
+    from qmdd.models.tables import Table
+
+    forms = ("chain", "four dimensions", "five dimensions")
+    rows = [
+        (
+            f"{row['thresholds']}",
+            "a channel" if row["per_channel"] else "one",
+            *(
+                f"{row[form]['kernels']}, {row[form]['seconds']} s, {row[form]['bytes']:,}"
+                for form in forms
+            ),
+        )
+        for row in _recorded("threshold_forms")["rows"]
+    ]
+    return Table("", ("thresholds", "table", *forms), rows).markdown()
+
+
+def _engine_matrix() -> str:
+    from qmdd.models.tables import Table
+
+    rows = [
+        (
+            row["arch"],
+            f"{row['bits']}",
+            f"{row['int8_built']} of {row['int8_planned']}",
+            f"{row['unlisted']}",
+            f"{row['engine_bytes']:,}",
+            f"{row['seconds']}",
+            f"{row['peak_mib']}",
+        )
+        for row in _recorded("engine_matrix")["rows"]
+    ]
+    columns = ("network", "bits", "INT8 built", "unlisted warnings", "bytes", "s", "peak MiB")
+    return Table("", columns, rows).markdown()
+
+
 #: What fills the generated parts of each document.
 DOCUMENTS: Mapping[str, Callable[[], dict[str, str]]] = {
     "efficiency.md": table4_parts,
+    "estimate.md": estimate_parts,
+    "targets.md": target_parts,
     "zoo.md": zoo_parts,
 }
 

@@ -98,7 +98,9 @@ class _Graph:
             return ["activations scaled by channel make the convolution a float one; use one scale"]
         if attrs.get("axis", 1) != 0:
             axis = attrs.get("axis", 1)
-            return [f"weights scaled along axis {axis} make the convolution a float one; use axis 0"]
+            return [
+                f"weights scaled along axis {axis} make the convolution a float one; use axis 0"
+            ]
         return []
 
     def _operand_faults(self, conv: onnx.NodeProto) -> list[str]:

@@ -9,3 +9,7 @@ class ExportError(Exception):
 
 class ParityError(ExportError):
     """The exported model and its source cannot be compared."""
+
+
+class BuildError(ExportError):
+    """An engine that cannot be built, or is not what was planned."""

@@ -22,7 +22,7 @@ _PRODUCTS = ("Conv", "MatMul", "Gemm")
 #: What may stand between a stored weight and its convolution.
 _UNPACKING = frozenset({
     "Add", "Cast", "Clip", "Concat", "DequantizeLinear", "Div", "Floor", "Gather", "Mod", "Mul",
-    "QuantizeLinear", "Reshape", "Slice", "Sub",
+    "QuantizeLinear", "Reshape", "Slice", "Sub", "Transpose",
 })  # fmt: skip
 
 
@@ -35,8 +35,8 @@ class PlannedLayer:
         op: ``Conv``, ``MatMul`` or ``Gemm``.
         compute: ``int8`` (both operands through DequantizeLinear of INT8), ``float16``,
             ``float32``.
-        weight_storage: ``int8`` (or ``int16``, ``int32``), ``int4``, ``int2`` (two codes to an INT4 nibble), ``packed``
-            (narrower than a byte, in bytes) or ``float32``.
+        weight_storage: ``int8`` (``int16``, ``int32``), ``int4``, ``int2`` (two codes to an INT4
+            nibble), ``packed`` (narrower than a byte, in bytes) or ``float32``.
         weights: their number.
         weight_bytes: as they are stored in the model.
         kernel, stride: of a convolution, else empty.
@@ -74,7 +74,7 @@ class PlannedLayer:
         Raises:
             ExportError: a key is missing or of another type.
         """
-        values = {}
+        values: dict[str, Any] = {}
         for field in dataclasses.fields(cls):
             value = plain.get(field.name)
             if isinstance(value, list) and all(type(item) is int for item in value):

@@ -109,8 +109,8 @@ _JETPACKS = {
     "6.0": _JetPack(("8.6", "8.6"), True),
     "6.1": _JetPack(("10.3", "10.3"), False),
     "6.2": _JetPack(("10.3", "10.7"), False),
-    "7.1": _JetPack(("10.13", "10.16"), False),
-    "7.2": _JetPack(("10.13", "11.9"), False),
+    "7.1": _JetPack(("10.13", "10.13"), False),
+    "7.2": _JetPack(("10.13", "11.4"), False),
 }
 
 
@@ -213,7 +213,7 @@ _WORKSTATION = _engine_target(
     "documented",
     EngineSpec(
         backend="tensorrt",
-        versions=("10.0", "11.9"),
+        versions=("10.0", "11.4"),
         compute_capabilities=(),
         weak_typing=False,
         workspace_mib=2048,

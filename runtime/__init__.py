@@ -8,11 +8,12 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from .errors import BundleError, ImageError, RuntimeFailure, SessionError
+from .errors import BundleError, EngineError, ImageError, RuntimeFailure, SessionError
 
 if TYPE_CHECKING:
     from .bundle import Bundle
     from .detector import Detector, Verdict
+    from .engine_session import EngineSession
     from .images import find_images, load_rgb
     from .session import OnnxSession
     from .sessions import open_session
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "Bundle": "bundle",
     "Detector": "detector",
+    "EngineSession": "engine_session",
     "OnnxSession": "session",
     "Verdict": "detector",
     "find_images": "images",
@@ -31,6 +33,8 @@ __all__ = [
     "Bundle",
     "BundleError",
     "Detector",
+    "EngineError",
+    "EngineSession",
     "ImageError",
     "OnnxSession",
     "RuntimeFailure",

@@ -23,6 +23,10 @@ class SessionError(RuntimeFailure):
     """An inference session that cannot be made or run."""
 
 
+class EngineError(RuntimeFailure):
+    """TensorRT, or an engine made by it, that cannot be used on this machine."""
+
+
 def not_installed(package: str, extra: str = "runtime") -> str:
     """What to say where an optional package is missing."""
     return f"{package} is not installed; run: pip install 'qmdd[{extra}]'"

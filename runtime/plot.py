@@ -5,9 +5,13 @@ from __future__ import annotations
 import io
 import math
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from .errors import RuntimeFailure, not_installed
 from .evaluate import Evaluation, Row
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 #: Formats by suffix, and what keeps the time of day out of the file.
 _METADATA = {".png": {}, ".svg": {"Date": None}, ".pdf": {"CreationDate": None}}
@@ -26,7 +30,6 @@ def check_plot(path: Path) -> None:
 
 def plot_bytes(found: Evaluation, path: Path) -> bytes:
     """The chart in the format of ``path``'s suffix: two bars a generator, then the means."""
-    import matplotlib as mpl
     from matplotlib.figure import Figure
 
     rows = [*found.rows, *found.means]
@@ -46,6 +49,13 @@ def plot_bytes(found: Evaluation, path: Path) -> bytes:
     axes.set_ylim(0, 105)
     axes.set_ylabel("% (95 % confidence intervals)")
     figure.legend(loc="outside upper right", ncols=len(_BARS), frameon=False)
+    return figure_bytes(figure, path)
+
+
+def figure_bytes(figure: Figure, path: Path) -> bytes:
+    """``figure`` in the format of ``path``'s suffix; the same figure gives the same bytes."""
+    import matplotlib as mpl
+
     stream, form = io.BytesIO(), path.suffix.lower()
     with mpl.rc_context({"svg.hashsalt": "qmdd"}):
         figure.savefig(stream, format=form[1:], dpi=150, metadata=_METADATA[form])

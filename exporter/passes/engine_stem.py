@@ -33,7 +33,6 @@ def engine_stem(graph: gs.Graph) -> Outcome:
         weights = producer(conv.inputs[1], "DequantizeLinear")
         codes = constant(weights.inputs[0]) if weights is not None else None
         if codes is None or not _cells_sum_to_zero(codes.astype(np.int64), conv.attrs):
-            outcome.notes.append(f"{conv.name}: not a folded NPR stem; it runs in float")
             continue
         middle = gs.Constant("stem.middle", np.array(PIXEL_SHIFT, dtype=np.float32))
         zero = gs.Constant("stem.zero", np.array(0, dtype=np.int8))
@@ -45,6 +44,8 @@ def engine_stem(graph: gs.Graph) -> Outcome:
         outcome.applied += 1
     if outcome.modified:
         tidy(graph)
+    elif not any(tensor.name == "stem.pixels" for tensor in graph.tensors().values()):
+        outcome.notes.append("no folded NPR stem: the first layer runs in float")
     return outcome
 
 

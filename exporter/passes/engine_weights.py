@@ -19,8 +19,9 @@ Each rests on what the builder was seen to accept; where a target's engines cann
 is widened to ``int8``, and a note says so. ``precision='int4'`` on a classic TensorRT, which has
 INT4 for matrix products alone: see :mod:`.engine_products`.
 
-The stem, a thousandth of all weights, is INT8 always. A depthwise convolution reads its codes as floats: in INT8 TensorRT pads every group to a block of
-32 x 32 channels, 1,000 times the weights (measured), for no arithmetic saved.
+The stem, a thousandth of all weights, is INT8 always. A depthwise convolution reads its codes as
+floats: in INT8 TensorRT pads every group to a block of 32 x 32 channels, 1,000 times the weights
+(measured), for no arithmetic saved.
 
 Assumes: ``Conv(x, DequantizeLinear(integers, 1))``, ``x`` codes of a ``MultiThreshold`` or these
 minus a constant, or INT8 pixels.
@@ -44,7 +45,6 @@ from .base import (
     insert,
     largest_code,
     producer,
-    refuse,
     replace_uses,
     shared_constant,
     tidy,
@@ -142,8 +142,7 @@ def _store(layer: _Layer, storage: str, blobs: Blobs, outcome: Outcome) -> None:
     elif _is_dense(layer):
         total = _both(layer, parts, storage, blobs, outcome)
     else:
-        why = "a depthwise layer's sums pass 2^24"
-        raise refuse(layer.name, why, "use fewer bits")
+        total = _apart(layer, parts, storage, blobs, outcome)
     replace_uses(blobs.graph, layer.conv.outputs[0], total)
     layer.conv.outputs.clear()
 
@@ -170,6 +169,24 @@ def _both(
     axis = shared_constant(graph, "channel.axis", np.array([1], dtype=np.int64))
     upper = insert(graph, "Slice", f"{name}.high", [both, ends[0], ends[1], axis])
     lower = insert(graph, "Slice", f"{name}.low", [both, ends[1], ends[2], axis])
+    by = shared_constant(graph, f"base{base}", np.array(base, dtype=np.float32))
+    scaled = insert(graph, "Mul", f"{name}.scaled", [upper, by])
+    return insert(graph, "Add", f"{name}.acc", [scaled, lower])
+
+
+def _apart(
+    layer: _Layer,
+    parts: list[tuple[int, np.ndarray]],
+    storage: str,
+    blobs: Blobs,
+    outcome: Outcome,
+) -> gs.Variable:
+    """Both parts of a depthwise layer, a convolution each: its channels keep their order."""
+    graph, name, (base, _) = blobs.graph, layer.name, parts[0]
+    upper, lower = (
+        _convolution(layer, f"{name}.by{factor}", part, storage, blobs, outcome)
+        for factor, part in parts
+    )
     by = shared_constant(graph, f"base{base}", np.array(base, dtype=np.float32))
     scaled = insert(graph, "Mul", f"{name}.scaled", [upper, by])
     return insert(graph, "Add", f"{name}.acc", [scaled, lower])

@@ -96,6 +96,7 @@ def test_export_passes_its_options_on(
         "weights": "int8",
         "precision": None,
         "opset": 21,
+        "precision": None,
         "verify": False,
         "force": True,
     }

@@ -12,14 +12,13 @@ import onnx_graphsurgeon as gs
 import pytest
 from onnx import TensorProto
 
-from qmdd.exporter.errors import ExportError
 from qmdd.exporter.multithreshold import DOMAIN
 from qmdd.exporter.passes.base import insert
 from qmdd.exporter.passes.codebook import EXACT_LIMIT
 from qmdd.exporter.passes.engine_products import HALF_LIMIT, why_no_product
 from qmdd.exporter.passes.engine_thresholds import engine_thresholds
 from qmdd.exporter.passes.engine_weights import engine_weights
-from qmdd.exporter.targets import EngineSpec, find_target
+from qmdd.exporter.targets import find_target
 
 I64 = npt.NDArray[np.int64]
 RTX = find_target("rtx").engine
@@ -216,14 +215,28 @@ def test_rtx_holds_int4_convolutions_so_it_needs_no_products() -> None:
     assert "MatMul" not in [node.op for node in graph.nodes]
 
 
-def test_depthwise_sums_beyond_the_limit_are_refused() -> None:
-    """They cannot be two parts of one convolution; none of ours comes near."""
-    spec = EngineSpec("tensorrt_rtx", ("1", "1"), (), False, 1)
-    graph = _graph([np.full((1, 1, 23, 23), 127)], 255)
+@pytest.mark.parametrize("optimize", [True, False])
+def test_depthwise_weights_beyond_int8_are_two_convolutions(
+    to_model: Callable[..., onnx.ModelProto],
+    run_model: Callable[..., Any],
+    convolve: Callable[..., I64],
+    optimize: bool,
+) -> None:
+    """Odd codes of 8 bits reach 255; channels keep their order."""
+    rng = np.random.default_rng(8)
+    weight = rng.integers(-128, 128, size=(6, 1, 3, 3)) * 2 + 1
+    graph = _graph([weight], 15, pad=1)
     (conv,) = [node for node in graph.nodes if node.op == "Conv"]
-    conv.attrs["group"] = 2
-    with pytest.raises(ExportError, match="conv0: a depthwise layer's sums pass 2"):
-        engine_weights("int8", "int8", spec)(graph)
+    conv.attrs["group"] = 6
+    graph.inputs[0].shape[1] = 6
+    engine_weights("int8", "int8", RTX)(graph)
+    assert sum(node.op == "Conv" for node in graph.nodes) == 2
+    x = rng.integers(0, 16, size=(1, 6, 5, 5))
+    (got,) = _run(run_model, to_model, graph, x, optimize)
+    for channel in range(6):
+        own = slice(channel, channel + 1)
+        want = convolve(x[:, own], weight[own], 1, (1, 1, 1, 1))
+        np.testing.assert_array_equal(got[:, own], want)
 
 
 @pytest.mark.parametrize("storage", ["int8", "int4", "int2"])

@@ -61,7 +61,7 @@ INEXACT: dict[str, tuple[Operation, str, str]] = {
         "ReduceMean",
         "behind the last quantizer",
     ),
-    "wide pooling": (lambda _, x: F.avg_pool2d(x, 4), "AveragePool", "2x2 at most"),
+    "wide pooling": (lambda _, x: F.avg_pool2d(x, 2), "AveragePool", "1x2 and 2x1"),
     "bilinear": (
         lambda _, x: F.interpolate(x, scale_factor=2.0, mode="bilinear"),
         "Resize",
@@ -73,7 +73,7 @@ EXACT: dict[str, Operation] = {
     "nothing": lambda _, x: x,
     "prelu": lambda net, x: net.prelu(x),
     "arithmetic": lambda _, x: (x * 1.5 + 0.25).clamp(-2.0, 2.0).abs() - x / 3.0,
-    "pooling": lambda _, x: F.avg_pool2d(x, 2) + F.max_pool2d(x, 2),
+    "pooling": lambda _, x: F.avg_pool2d(F.avg_pool2d(x, (1, 2)), (2, 1)) + F.max_pool2d(x, 2),
     "nearest": lambda _, x: F.interpolate(x, scale_factor=2.0, mode="nearest"),
     "concatenation": lambda _, x: torch.cat([x[:, 4:], x[:, :4]], dim=1),
     "selection": lambda _, x: torch.where(x > 0.5, x, -x),

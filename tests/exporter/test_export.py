@@ -31,6 +31,7 @@ from qmdd.exporter.export import (
     sizes,
 )
 from qmdd.exporter.parity import FLOAT_LOGIT_BAR, TierResult, compare, source_outputs
+from qmdd.exporter.plan import planned_layers
 from qmdd.exporter.samples import sample_images
 from qmdd.exporter.source import source_from_checkpoint
 from qmdd.models import CheckpointError, Detector, build_detector, quantised_chains
@@ -53,6 +54,7 @@ NOT_ROOT = pytest.mark.skipif(
 TOP_KEYS = {
     "schema", "qmdd", "arch", "bits", "target", "opset", "weights", "source", "input", "output",
     "threshold", "files", "tools", "tables", "passes", "notes", "size", "nodes", "parity",
+    "plan", "precision",
 }  # fmt: skip
 
 
@@ -124,6 +126,8 @@ def test_a_bundle_holds_what_its_manifest_says(
         "fold_stem", "pool_head", "fold_chain", "pack_weights", "lower_thresholds",
     ]  # fmt: skip
     assert manifest["notes"] == []
+    assert manifest["precision"] == "int8"
+    assert manifest["plan"] == json.loads(json.dumps([p.to_dict() for p in planned_layers(model)]))
     assert manifest["size"] == sizes(small, (path / MODEL).stat().st_size)
     assert manifest["parity"] == result.to_dict()["parity"]
 
@@ -349,7 +353,7 @@ def test_weights_and_opset_are_as_asked(
         ({"opset": 26}, "target onnx is written at opset 17 to 25, not 26"),
         ({"target": "canonical", "opset": 17}, "target canonical is written at opset 21 to 25"),
         ({"target": "canonical", "weights": "int4"}, "canonical keeps weights as they are traced"),
-        ({"target": "jetson"}, "no target 'jetson'; there are canonical, onnx"),
+        ({"target": "jetson"}, "no target 'jetson'; did you mean jetson-nano?"),
     ],
 )
 def test_contradictions_are_refused_before_any_work(

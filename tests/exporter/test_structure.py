@@ -23,7 +23,7 @@ from qmdd.exporter.errors import ExportError
 from qmdd.exporter.export import CONTRACT
 from qmdd.exporter.lower import check_model, check_quantised, node_counts, onnx_for_target
 from qmdd.exporter.parity import compare
-from qmdd.exporter.targets import TARGETS, Target, find_target, passes_of
+from qmdd.exporter.targets import find_target
 from qmdd.exporter.trace import canonical_from_detector
 from qmdd.models import Detector, quantised_chains
 from qmdd.models.conv import QuantConv2d
@@ -70,7 +70,7 @@ def _expected_target(detector: Detector, thresholds: int) -> dict[str, int]:
         + p["blocks"]
         + (thresholds - 1) * layers
         + sum(group - 1 for group in groups),
-        "AveragePool": p["pooled"],
+        "AveragePool": 2 * p["pooled"],
         "Concat": p["up"],
         "Slice": sum(groups),
     }
@@ -96,7 +96,7 @@ def _expected_canonical(detector: Detector) -> dict[str, int]:
         "PRelu": 1 + layers,
         "Mul": convolutions + layers + len(groups),
         "Add": convolutions + layers + p["blocks"] + 2 * layers + sum(g - 1 for g in groups),
-        "AveragePool": p["pooled"],
+        "AveragePool": 2 * p["pooled"],
         "Concat": p["up"],
     }
     return {name: count for name, count in sorted(counts.items()) if count}
@@ -123,7 +123,7 @@ def test_resnet23_is_made_of_these(deep: Callable[[str], Any]) -> None:
     lowered = onnx_for_target(canonical, find_target("onnx"), "own", 25)
     assert node_counts(lowered.model) == {
         "Add": 85,
-        "AveragePool": 3,
+        "AveragePool": 6,
         "Cast": 76,
         "Concat": 3,
         "Conv": 22,
@@ -277,20 +277,26 @@ def _texts(model: onnx.ModelProto) -> list[str]:
     return found
 
 
-@pytest.mark.parametrize("target", ["as traced", *sorted(TARGETS)])
+#: One target of each kind of file; the Jetsons' are equal to one of these (docs/targets.md).
+FILES = ("onnx", "canonical", "openvino", "qonnx", "orin-nano", "orin-nano@5.1", "rtx")
+
+
+@pytest.mark.parametrize("target", ["as traced", *FILES])
 def test_nothing_of_this_machine_is_in_the_file(
     small: Detector, trace_once: TraceOnce, target: str
 ) -> None:
     """No paths, no documentation, no metadata, no names of files or people."""
     model = trace_once(small)
-    if target in TARGETS:
-        model = onnx_for_target(model, find_target(target), "own", 21).model
+    if target != "as traced":
+        found = find_target(target)
+        model = onnx_for_target(model, found, "own", found.opset).model
     assert (model.producer_name, model.producer_version, model.model_version) == ("qmdd", "", 0)
     everything = [model, model.graph, *model.graph.node, *model.graph.initializer]
     everything += [*model.graph.input, *model.graph.output, *model.functions]
     assert not any(item.doc_string for item in everything)
     assert not any(item.metadata_props for item in everything)
-    assert not model.graph.value_info
+    if target != "qonnx":  # whose tools need every shape
+        assert not model.graph.value_info
     for text in _texts(model):
         assert re.fullmatch(r"[A-Za-z0-9_./]*", text), text
         assert not text.startswith("/"), text
@@ -316,20 +322,6 @@ def test_an_opset_out_of_range_is_refused(
 ) -> None:
     with pytest.raises(ExportError, match=f"target onnx is written at opset 17 to 25, not {opset}"):
         onnx_for_target(trace_once(small), find_target("onnx"), "own", opset)
-
-
-def test_an_unknown_target_is_answered_with_the_known_ones() -> None:
-    with pytest.raises(ExportError, match="no target 'tensorrt'; there are canonical, onnx"):
-        find_target("tensorrt")
-
-
-@pytest.mark.parametrize("name", sorted(TARGETS))
-def test_a_targets_passes_exist_in_its_order(name: str) -> None:
-    target = find_target(name)
-    assert isinstance(target, Target)
-    assert target.name == name
-    assert tuple(n for n, _ in passes_of(target, "own", 21)) == target.passes
-    assert target.claim in ("measured", "built, not run", "documented")
 
 
 def test_a_model_that_onnx_refuses_is_refused(small: Detector, trace_once: TraceOnce) -> None:

@@ -42,7 +42,7 @@ def test_each_kind_of_operation() -> None:
 def test_a_connected_block() -> None:
     """Batch-norm of 192; chain of 192; 6x4x4 out: its batch-norm, alpha, shortcut, sum; pooling."""
     out = 6 * 4 * 4
-    chain, pooled = 3 * 192, 4 * (3 * 4 * 4)
+    chain, pooled = 3 * 192, 2 * (3 * 8 * 4) + 2 * (3 * 4 * 4)
     # One more: 1 - alpha.
     assert elementwise_operations(_Connected(), 8) == 2 * 192 + chain + out * (2 + 3) + pooled + 1
 

@@ -158,5 +158,11 @@ def test_it_trains(
     torch.manual_seed(1)
     fresh = _untouched(build_detector(arch, bits, width=0.125, **options))
     assert all(name.endswith("prelu.weight") for name in fresh)
-    moved = _untouched(tiny_detector(arch, bits, width=0.125, **options))
+    # A layer this narrow may give code 0 alone for one set of weights, and so have no gradient.
+    moved = set.intersection(
+        *(
+            _untouched(tiny_detector(arch, bits, seed=seed, width=0.125, **options))
+            for seed in (0, 1)
+        )
+    )
     assert moved == {"stages.0.0.conv1.act.prelu.weight"}
