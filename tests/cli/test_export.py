@@ -94,7 +94,6 @@ def test_export_passes_its_options_on(
         "output": tmp_path / "b",
         "target": "onnx",
         "weights": "int8",
-        "precision": None,
         "opset": 21,
         "precision": None,
         "verify": False,
