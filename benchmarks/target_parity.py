@@ -1,9 +1,9 @@
 """The model of every target against its source, on real images: codes, logits, verdicts.
 
 Each built-in checkpoint is lowered for every target and in every storage and precision that it has.
-Many of these files are equal to the byte (all Jetsons of one TensorRT generation, say): every
-different one is compared with the PyTorch source in the target's own runtime, with its optimiser
-off and on. *Measured*.
+Many of these are the same passes with the same arguments (all Jetsons of one TensorRT generation,
+say): every different lowering is compared with the PyTorch source in the target's own runtime, with
+its optimiser off and on. *Measured*.
 
 The exit code is 1 if a code differs, a verdict is flipped, or a logit is off by more than the bar.
 """
@@ -11,7 +11,6 @@ The exit code is 1 if a code differs, a verdict is flipped, or a logit is off by
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import os
 import tempfile
@@ -25,6 +24,7 @@ from _record import record
 from qmdd.exporter.errors import ExportError
 from qmdd.exporter.export import export_bundle
 from qmdd.exporter.parity import verify_bundle
+from qmdd.exporter.storage import choose_storage
 from qmdd.exporter.targets import TARGETS, Target
 from qmdd.models.zoo import builtin_checkpoints
 
@@ -48,71 +48,84 @@ def spread(data: Path, count: int) -> list[Path]:
     return files[:: max(1, len(files) // count)][:count]
 
 
+def lowering(target: Target, options: dict[str, str]) -> tuple[Any, ...]:
+    """All that a lowering depends on, beside the checkpoint."""
+    chosen = choose_storage(target, options.get("weights"), None, options.get("precision"))
+    able = target.engine.storages if target.engine else ()
+    return (target.form, target.runtime, target.passes, able, *chosen)
+
+
+def lowerings() -> Iterator[tuple[Target, dict[str, str], list[str]]]:
+    """Every different lowering, with the targets and options that it serves."""
+    found: dict[tuple[Any, ...], tuple[Target, dict[str, str], list[str]]] = {}
+    for target in TARGETS.values():
+        for options in [] if target.refused else choices(target):
+            key = lowering(target, options)
+            words = " ".join(
+                [target.name, *(f"--{name} {value}" for name, value in options.items())]
+            )
+            found.setdefault(key, (target, options, []))[2].append(words)
+    yield from found.values()
+
+
+def compared(checkpoint: Path, target: Target, options: dict[str, str], images: list[Path],
+             bundle: Path) -> dict[str, Any]:  # fmt: skip
+    """Export and verify; what came out."""
+    try:
+        export_bundle(checkpoint, bundle, target=target.name, verify=False, force=True, **options)
+    except ExportError as error:
+        return {"refused": str(error), "passed": True, "tiers": []}
+    found = verify_bundle(bundle, images=images)
+    tiers = [
+        {name: value for name, value in tier.to_dict().items() if name != "layers"}
+        for tier in found.parity
+    ]
+    return {"passed": found.passed, "tiers": tiers, "bytes": found.model_bytes}
+
+
 def main() -> None:
-    """Lower, tell apart, compare."""
+    """Lower and compare."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", default=os.environ.get("QMDD_DATA"), help="or QMDD_DATA")
     parser.add_argument("--images", type=int, default=64)
     parser.add_argument("--checkpoint", action="append", help="built-in; default: all")
+    parser.add_argument("--rows", type=Path, default=Path("runs/target_parity.jsonl"))
     arguments = parser.parse_args()
     if not arguments.data:
         parser.error("give the data set's folder: --data or QMDD_DATA")
     images = spread(Path(arguments.data) / "test", arguments.images)
     torch.set_num_threads(2)
-    rows: dict[str, dict[str, Any]] = {}
-    refused: dict[str, str] = {}
-    with tempfile.TemporaryDirectory() as name:
-        for checkpoint in builtin_checkpoints():
-            if arguments.checkpoint and checkpoint.stem not in arguments.checkpoint:
+    arguments.rows.parent.mkdir(parents=True, exist_ok=True)
+    lines = arguments.rows.read_text().splitlines() if arguments.rows.exists() else []
+    rows = [json.loads(line) for line in lines]  # an interrupted run goes on where it was
+    for checkpoint in builtin_checkpoints():
+        if arguments.checkpoint and checkpoint.stem not in arguments.checkpoint:
+            continue
+        for target, options, serves in lowerings():
+            named = {"checkpoint": checkpoint.stem, "serves": serves}
+            if any(named.items() <= row.items() for row in rows):
                 continue
-            for target in TARGETS.values():
-                if target.refused:
-                    refused[target.name] = target.refused
-                    continue
-                for options in choices(target):
-                    bundle = Path(name) / "bundle"
-                    what = f"{checkpoint.stem} {target.name} {json.dumps(options)}"
-                    try:
-                        export_bundle(
-                            checkpoint, bundle, target=target.name, verify=False, force=True,
-                            **options,
-                        )  # fmt: skip
-                    except ExportError as error:
-                        refused[what] = str(error)
-                        continue
-                    model = (bundle / "model.onnx").read_bytes()
-                    key = hashlib.sha256(model + target.runtime.encode()).hexdigest()
-                    if key in rows:
-                        rows[key]["same_bytes"].append(what)
-                        continue
-                    found = verify_bundle(bundle, images=images)
-                    rows[key] = {
-                        "what": what,
-                        "bytes": len(model),
-                        "passed": found.passed,
-                        "tiers": [
-                            {k: v for k, v in tier.to_dict().items() if k != "layers"}
-                            for tier in found.parity
-                        ],
-                        "same_bytes": [],
-                    }
-                    print(what, rows[key]["passed"], rows[key]["tiers"], flush=True)
-    tiers = [tier for row in rows.values() for tier in row["tiers"]]
-    failed = [row["what"] for row in rows.values() if not row["passed"]]
+            with tempfile.TemporaryDirectory() as name:
+                found = compared(checkpoint, target, options, images, Path(name) / "bundle")
+            rows.append({**named, **found})
+            with arguments.rows.open("a") as log:
+                log.write(json.dumps(rows[-1]) + "\n")
+            print({**rows[-1], "serves": serves[0]}, flush=True)
+    tiers = [tier for row in rows for tier in row["tiers"]]
+    failed = [row for row in rows if not row["passed"]]
     record(
         "target_parity",
         {
             "label": "measured",
             "images": len(images),
-            "different_models": len(rows),
-            "models": sum(1 + len(row["same_bytes"]) for row in rows.values()),
+            "lowerings": len(rows),
+            "targets_and_options": sum(len(row["serves"]) for row in rows),
             "codes_compared": sum(tier["codes_compared"] for tier in tiers),
             "wrong_codes": sum(tier["wrong_codes"] for tier in tiers),
             "flipped_verdicts": sum(tier["flipped_verdicts"] for tier in tiers),
             "max_abs_logit_diff": max(tier["max_abs_logit_diff"] for tier in tiers),
             "failed": failed,
-            "refused": refused,
-            "rows": list(rows.values()),
+            "rows": rows,
         },
     )
     if failed:

@@ -151,6 +151,7 @@ _CARDS = {
 _FOLDS = ("fold_stem", "pool_head", "fold_chain")
 _ENGINE_PASSES = (
     *_FOLDS,
+    "pool_first",
     "engine_stem",
     "engine_weights",
     "engine_lookup",
