@@ -123,8 +123,8 @@ def print_parity(tiers: Sequence[Mapping[str, Any]], *, layers: bool = False) ->
         ],
     )
     for tier in tiers:
-        for line in tier["fallbacks"]:
-            print_line(f"not as planned, {tier['tier']} ({tier['runtime']}): {line}")
+        for line in tier.get("fallbacks", ()):
+            print_line(f"not as planned, {_tier_name(tier)}: {line}")
     if layers:
         names = ("layer", "codes", *(f"wrong, {tier['tier']}" for tier in tiers))
         each = zip(*(tier["layers"] for tier in tiers), strict=True)
@@ -138,7 +138,7 @@ def print_parity(tiers: Sequence[Mapping[str, Any]], *, layers: bool = False) ->
 
 def _tier_name(tier: Mapping[str, Any]) -> str:
     """A tier, and what ran it where that is not ONNX Runtime."""
-    name, runtime = str(tier["tier"]), tier["runtime"]
+    name, runtime = str(tier["tier"]), tier.get("runtime", "onnxruntime")
     return name if runtime == "onnxruntime" else f"{name} ({runtime})"
 
 
@@ -148,7 +148,7 @@ def missed_parity(tiers: Sequence[Mapping[str, Any]]) -> str:
     total = sum(tier["codes_compared"] for tier in tiers)
     flipped = sum(tier["flipped_verdicts"] for tier in tiers)
     largest = max((tier["max_abs_logit_diff"] for tier in tiers), default=math.nan)
-    floats = len({line for tier in tiers for line in tier["fallbacks"]})
+    floats = len({line for tier in tiers for line in tier.get("fallbacks", ())})
     return (
         f"{wrong:,} of {total:,} codes wrong, largest logit difference {largest:.1e}, "
         f"{flipped:,} verdicts flipped" + (f", {floats:,} layers not as planned" if floats else "")

@@ -271,7 +271,7 @@ _MODELS = (
         name="qonnx",
         summary="FPGA flows (FINN) by QONNX: MultiThreshold and Quant; the same as --dialect qonnx",
         form="qonnx",
-        passes=(*_FOLDS, "qonnx_image", "qonnx_weights", "qonnx_thresholds"),
+        passes=(*_FOLDS, "qonnx_image", "qonnx_concat", "qonnx_weights", "qonnx_thresholds"),
         opsets=(17, 21),
         opset=17,
         claim="measured",
@@ -342,7 +342,12 @@ def passes_of(target: Target, storage: str, opset: int, precision: str) -> list[
     from .passes.pad_codes import pad_codes
     from .passes.pool_first import pool_first
     from .passes.pool_head import pool_head
-    from .passes.qonnx_operators import qonnx_image, qonnx_thresholds, qonnx_weights
+    from .passes.qonnx_operators import (
+        qonnx_concat,
+        qonnx_image,
+        qonnx_thresholds,
+        qonnx_weights,
+    )
 
     x86 = target.form == "openvino"
     known: dict[str, Pass] = {
@@ -350,6 +355,7 @@ def passes_of(target: Target, storage: str, opset: int, precision: str) -> list[
         "pool_head": pool_head,
         "fold_chain": fold_chain,
         "qonnx_image": qonnx_image,
+        "qonnx_concat": qonnx_concat,
         "qonnx_weights": qonnx_weights,
         "qonnx_thresholds": qonnx_thresholds,
         "block_head": block_head,

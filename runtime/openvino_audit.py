@@ -1,8 +1,8 @@
 """Planned against built, layer by layer: does OpenVINO run in INT8 what was lowered for it?
 
 A convolution that OpenVINO cannot match with its INT8 kernels runs in float, silently, with the
-same codes and a quarter of the speed. The plan is in the bundle's manifest; what was built is read from
-the compiled model.
+same codes and a quarter of the speed. The plan is in the bundle's manifest; what was built is read
+from the compiled model.
 """
 
 from __future__ import annotations

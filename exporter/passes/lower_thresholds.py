@@ -62,9 +62,10 @@ def lower_thresholds(graph: gs.Graph, *, in_bytes: bool = False) -> Outcome:
             count = insert(graph, "Sub", f"{layer}.centred", [count, taken])
         point = np.array(int(level), dtype=np.uint8 if wide else np.int8)
         zero = gs.Constant(f"{layer}.zero", point)
-        for pad in [reader for reader in old.outputs if reader.op == "Pad"]:
+        pads = [reader for reader in old.outputs if reader.op == "Pad"]
+        for pad in pads:
             _quantise_padded(graph, pad, count, [scale, zero])
-        if old.outputs:
+        if old.outputs or not pads:
             codes = insert(graph, "QuantizeLinear", f"{layer}.codes", [count, scale, zero])
             values = insert(graph, "DequantizeLinear", f"{layer}.values", [codes, scale, zero])
             for reader in readers:

@@ -165,3 +165,20 @@ def qonnx_image(graph: gs.Graph) -> Outcome:
     if outcome.modified:
         tidy(graph)
     return outcome
+
+
+def qonnx_concat(graph: gs.Graph) -> Outcome:
+    """Let no node read one tensor twice: qonnx's own clean-up renames only one of the two.
+
+    A shortcut with more channels out than in (paper Eq. 8) is its input concatenated with itself.
+    """
+    outcome = Outcome()
+    for node in [node for node in graph.nodes if node.op == "Concat"]:
+        for index, tensor in enumerate(node.inputs):
+            if any(tensor is other for other in node.inputs[:index]):
+                name = f"{node.outputs[0].name}.copy{index}"
+                node.inputs[index] = insert(graph, "Identity", name, [tensor])
+                outcome.applied += 1
+    if outcome.modified:
+        tidy(graph)
+    return outcome

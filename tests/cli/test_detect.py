@@ -21,7 +21,9 @@ class Detector:
     threshold: float | None = None
 
     @classmethod
-    def open(cls, path: Path, *, threads: int | None = None) -> Detector:
+    def open(
+        cls, path: Path, *, threads: int | None = None, runtime: str | None = None
+    ) -> Detector:
         Detector.opened = (path, threads)
         return cls()
 

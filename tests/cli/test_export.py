@@ -319,3 +319,38 @@ def test_a_full_precision_checkpoint_is_called_so(
     refused = invoke(*args, "--weights", "int8", "-o", "other")
     assert refused.exit_code == 1
     assert "no integer weights" in refused.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "target"),
+    [
+        ((), "onnx"),
+        (("--dialect", "onnx"), "onnx"),
+        (("--dialect", "qonnx"), "qonnx"),
+        (("--target", "openvino"), "openvino"),
+        (("--target", "qonnx", "--dialect", "qonnx"), "qonnx"),
+    ],
+)
+def test_a_dialect_is_a_target_of_its_own(
+    invoke, exporter: Exporter, latent: Path, tmp_path: Path, options: tuple[str, ...], target: str
+) -> None:
+    result = invoke("export", "--checkpoint", latent, *options, "-o", tmp_path / "b")
+    assert result.exit_code == 0, result.stderr
+    assert exporter.asked["target"] == target
+
+
+@pytest.mark.parametrize(
+    ("target", "dialect", "says"),
+    [
+        ("openvino", "qonnx", "--dialect qonnx is for FPGA flows, --target openvino is not"),
+        ("orin-nano", "qonnx", "leave --target out"),
+        ("qonnx", "onnx", "leave --dialect out"),
+    ],
+)
+def test_a_dialect_and_another_target_do_not_go_together(
+    invoke, exporter: Exporter, target: str, dialect: str, says: str
+) -> None:
+    result = invoke("export", "--target", target, "--dialect", dialect)
+    assert result.exit_code == 2
+    assert says in " ".join(result.stderr.split())
+    assert exporter.asked == {}
