@@ -37,8 +37,11 @@ def _bytes(count: int) -> str:
     return f"{count:,} bytes" if count else "unknown"
 
 
-def print_audit(audit: Audit) -> None:
-    """One row a planned layer, then what TensorRT inserted and said."""
+def print_audit(audit: Audit, *, engine: bool = True) -> None:
+    """One row a planned layer, then what TensorRT inserted and said (if it is its engine's)."""
+    if not audit.layers:
+        print_line("no layers are planned: how they run is left to the flow that takes the model")
+        return
     columns = ("layer", "op", "planned", "built", "weights", "weight bytes", "input bytes", "")
     rows = [
         (
@@ -55,20 +58,25 @@ def print_audit(audit: Audit) -> None:
     ]
     print_table(columns, rows)
     print_line("")
-    print_findings(audit)
+    print_findings(audit, engine=engine)
 
 
-def print_findings(audit: Audit) -> None:
-    """The counts, and a line for everything that is not simply as planned."""
+def print_findings(audit: Audit, *, engine: bool = True) -> None:
+    """The counts, and a line for everything that is not simply as planned.
+
+    Without ``engine`` the layers are a runtime's own, and there is no engine to count layers of.
+    """
     planned = audit.count("int8", built=False)
     if not audit.engine_layers:
         print_line(f"INT8 x INT8 layers planned: {planned} of {len(audit.layers)}; no engine yet")
         return
     built = sum(layer.built == layer.planned == "int8" for layer in audit.layers)
+    more = (
+        f"; the engine has {audit.engine_layers} layers, {len(audit.inserted)} inserted by TensorRT"
+    )
+    unpacking = f", {len(audit.unpacking)} unpack weights" if audit.unpacking else ""
     print_line(
-        f"INT8 x INT8 layers: {built} of {planned} planned; the engine has "
-        f"{audit.engine_layers} layers, {len(audit.inserted)} inserted by TensorRT"
-        + (f", {len(audit.unpacking)} unpack weights" if audit.unpacking else "")
+        f"INT8 x INT8 layers: {built} of {planned} planned{more if engine else ''}{unpacking}"
     )
     for name in audit.inserted:
         print_line(f"  inserted: {name}")

@@ -22,9 +22,9 @@ PRECISIONS = ("int8", "fp16", "fp32")
 @click.argument("bundle", type=FILE)
 @click.option(
     "--target",
-    required=True,
     metavar="NAME",
-    help="A Jetson (orin-nano, orin-nano@5.1, ...) or RTX generation (rtx-ada, ...).",
+    help="A Jetson (orin-nano, orin-nano@5.1, ...) or RTX generation (rtx-ada, ...); default: what "
+    "the bundle was exported for.",
 )
 @click.option(
     "--precision",
@@ -60,7 +60,7 @@ PRECISIONS = ("int8", "fp16", "fp32")
 @debug_option
 def command(
     bundle: Path,
-    target: str,
+    target: str | None,
     precision: str,
     side: int,
     batch: int,

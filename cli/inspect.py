@@ -25,7 +25,8 @@ def command(bundle: Path, plot: Path | None, check: bool, as_json: bool) -> None
     """Show BUNDLE layer by layer: precision planned and built, how weights are held, bytes.
 
     With an engine: what fell back to floating point, what TensorRT inserted and what it warned of.
-    Without one: what is planned. An engine that is not as planned ends with exit code 1.
+    Without one: what is planned; for OpenVINO, which compiles a model when it loads it, what it
+    makes of it on this machine. An engine that is not as planned ends with exit code 1.
 
     \b
     qmdd inspect bundle
@@ -54,7 +55,7 @@ def command(bundle: Path, plot: Path | None, check: bool, as_json: bool) -> None
         else:
             print_record(found.record)
         print_line("")
-        print_audit(found.audit)
+        print_audit(found.audit, engine=not found.compiled_here)
     if plot is not None:
         from ..exporter.engine.plot import plot_bytes
         from ..runtime.files import write_atomically

@@ -88,7 +88,7 @@ class BundleEstimate:
 
 def estimate_bundle(
     path: Path,
-    target: str,
+    target: str | None = None,
     *,
     precision: str = "all",
     side: int = 256,
@@ -99,7 +99,8 @@ def estimate_bundle(
 
     Args:
         path: a bundle of any target.
-        target: a name of :data:`.targets.TARGETS`, or a module's name alone.
+        target: a name of :data:`.targets.TARGETS`, or a module's name alone; by default the one
+            that the bundle was exported for.
         precision: one of :data:`.devices.PRECISIONS`, or ``all`` that apply.
         side: of the images, pixels; within what the bundle takes.
         batch: images at a time.
@@ -109,11 +110,11 @@ def estimate_bundle(
         BundleError: the bundle is missing or damaged.
         ExportError: no such target, precision or mode, or no data of the device.
     """
-    found = target_with_device(target)
+    bundle = Bundle.open(path)
+    found = target_with_device(target or bundle.target)
     device = find_device(str(found.device))
     chosen = device.mode(mode, found.jetpack)
     roofs = roofs_of(device, chosen)
-    bundle = Bundle.open(path)
     _check_side(bundle, side)
     layers = layers_of_file(bundle.model_path, side)
     estimates, left_out = [], []
@@ -154,7 +155,7 @@ def target_with_device(name: str) -> Target:
         with_data = dict.fromkeys(t.name.partition("@")[0] for t in TARGETS.values() if t.device)
         raise ExportError(
             f"target {name} stands for no single device, so there is nothing to estimate it with; "
-            f"there is data for {', '.join(with_data)}"
+            f"choose another --target: there is data for {', '.join(with_data)}"
         )
     return found
 

@@ -20,6 +20,7 @@ from ..runtime.bundle import GOLDEN, MANIFEST, MODEL, SCHEMA, manifest_bytes
 from ..runtime.contract import INPUT, OUTPUT, SIDES, THRESHOLD
 from ..runtime.files import check_replaceable, folder_in_place, sha256_of
 from ..runtime.golden import Golden, write_golden
+from .engine.recipe import RECIPE, recipe
 from .errors import ExportError
 from .lower import Lowered, check_model, check_quantised, node_counts, onnx_for_target
 from .parity import TierResult, batches, compare, require_runtime, source_outputs
@@ -129,6 +130,8 @@ def export_bundle(
     with folder_in_place(output, replace=force, marker=MANIFEST) as folder:
         writing = time.perf_counter()
         (folder / MODEL).write_bytes(model)
+        if lowered_for.engine is not None:
+            (folder / RECIPE).write_text(recipe(lowered_for, contract), encoding="utf-8")
         (folder / GOLDEN).parent.mkdir()
         seconds += time.perf_counter() - writing
         checking = time.perf_counter()
@@ -151,7 +154,7 @@ def export_bundle(
             bundle=output,
             arch=source.arch,
             bits=source.bits,
-            target=target,
+            target=lowered_for.name,
             model_bytes=len(model),
             seconds=seconds,
             parity_seconds=time.perf_counter() - checking,

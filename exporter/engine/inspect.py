@@ -8,6 +8,8 @@ from typing import Any
 
 from ...runtime.bundle import Bundle
 from ...runtime.engine import LAYERS, EngineRecord, engine_folder, read_json, read_record
+from ...runtime.errors import SessionError
+from ...runtime.sessions import OPENVINO
 from ..errors import ExportError
 from ..plan import PlannedLayer, planned_layers
 from .audit import Audit, audit
@@ -22,10 +24,13 @@ class Inspection:
     bundle: Bundle
     record: EngineRecord | None
     audit: Audit
+    compiled_here: bool = False
 
     @property
     def label(self) -> str:
         """What may be claimed of the figures."""
+        if self.compiled_here:
+            return "compiled here by OpenVINO"
         return self.record.label if self.record else "planned, not built"
 
     def to_dict(self) -> dict[str, Any]:
@@ -53,7 +58,9 @@ def inspect_bundle(path: Path) -> Inspection:
     plan = _plan(bundle)
     folder = engine_folder(bundle)
     if folder is None:
-        return Inspection(bundle, None, audit(plan, None))
+        planned = audit(plan, None)
+        built = _compiled(bundle, planned) if bundle.runtime == OPENVINO else None
+        return Inspection(bundle, None, built or planned, built is not None)
     record = read_record(bundle)
     where = bundle.path / folder / LAYERS
     table = read_json(where)
@@ -62,6 +69,30 @@ def inspect_bundle(path: Path) -> Inspection:
         raise ExportError(f"{where}: not a layer table of ours; run qmdd build again")
     found = [EngineLayer.from_dict(layer) for layer in layers]
     return Inspection(bundle, record, audit(plan, found, warnings or ()))
+
+
+def _compiled(bundle: Bundle, planned: Audit) -> Audit | None:
+    """The plan beside what OpenVINO compiles of it on this machine; ``None`` where it is missing.
+
+    OpenVINO keeps no engine: it compiles a model whenever it loads it.
+    """
+    from ...runtime.openvino_audit import openvino_layers
+    from ...runtime.openvino_session import require_openvino
+
+    try:
+        require_openvino()
+    except SessionError:
+        return None
+    layers = tuple(
+        dataclasses.replace(
+            layer,
+            built=found.built,
+            engine_layers=(found.kernel,) if found.kernel else (),
+            reason="" if found.as_planned else f"planned {found.planned}, runs {found.built}",
+        )
+        for layer, found in zip(planned.layers, openvino_layers(bundle), strict=True)
+    )
+    return dataclasses.replace(planned, layers=layers, engine_layers=len(layers))
 
 
 def _are_warnings(held: object) -> bool:

@@ -164,7 +164,7 @@ def _read(graph: gs.Graph, conv: gs.Node, values: gs.Tensor, shift: float) -> No
     conv.inputs[0] = values
     if not shift:
         return
-    weights = _weight_codes(conv)
+    weights = _weights(conv)
     if any(conv.attrs.get("pads", [0])):
         conv.inputs[0] = _padded(graph, conv, values, -shift)
         conv.attrs["pads"] = [0, 0, 0, 0]
@@ -193,9 +193,11 @@ def _padded(graph: gs.Graph, conv: gs.Node, values: gs.Tensor, value: float) -> 
     return insert(graph, "DequantizeLinear", f"{name}.values", [codes, *dequantise.inputs[1:]])
 
 
-def _weight_codes(conv: gs.Node) -> np.ndarray:
+def _weights(conv: gs.Node) -> np.ndarray:
+    """Integer weights of ``conv`` times their scale."""
     weights = producer(conv.inputs[1], "DequantizeLinear")
     codes = constant(weights.inputs[0]) if weights is not None else None
-    if codes is None:  # 8-bit codes with weights of 4 bits or fewer, packed
+    scale = constant(weights.inputs[1]) if weights is not None else None
+    if codes is None or scale is None:  # 8-bit codes with weights of 4 bits or fewer, packed
         raise refuse(conv.name, "shifted codes need weights held as INT8", "use --weights int8")
-    return codes.astype(np.int64)
+    return codes.astype(np.int64) * int(scale)

@@ -1,8 +1,8 @@
 """Integer weights as TensorRT reads them: ``DequantizeLinear(INT8, 1)`` right before ``Conv``.
 
-Nothing may stand between the two, the scale is 1 and belongs to the whole tensor, and the result of
-the convolution is then the exact integer sum in every runtime; step, scale, batch-norm and alpha
-follow it as one product and one sum.
+Nothing may stand between the two, and the scale is one for the whole tensor: 1, or for the upper of
+two parts a power of two. The result of the convolution is then an exact integer in every runtime;
+step, scale, batch-norm and alpha follow it as one product and one sum.
 
 How the constant itself is held is the storage:
 
@@ -135,74 +135,30 @@ def _is_dense(layer: _Layer) -> bool:
 
 
 def _store(layer: _Layer, storage: str, blobs: Blobs, outcome: Outcome) -> None:
+    """One convolution, or two whose sums are added: ``conv(base * high) + conv(low)``.
+
+    The factor is the scale of the part's weights, a power of two, so that both sums are exact;
+    what is rounded, once, is their sum where it passes 2^24. TensorRT adds the first sum in the
+    second convolution's kernel.
+    """
+    graph = blobs.graph
     base = exact_base(layer.name, layer.codes, layer.top, _INT8_TOP)
-    parts = parts_of(layer.codes, base)
-    if len(parts) == 1:
-        total = _convolution(layer, layer.name, layer.codes, storage, blobs, outcome)
-    elif _is_dense(layer):
-        total = _both(layer, parts, storage, blobs, outcome)
-    else:
-        total = _apart(layer, parts, storage, blobs, outcome)
-    replace_uses(blobs.graph, layer.conv.outputs[0], total)
+    sums = []
+    for factor, part in parts_of(layer.codes, base):
+        name = layer.name if base == 1 else f"{layer.name}.by{factor}"
+        operands = [layer.conv.inputs[0], _weight(name, part, factor, storage, blobs, outcome)]
+        sums.append(insert(graph, "Conv", f"{name}.acc", operands, dict(layer.conv.attrs)))
+    total = functools.reduce(
+        lambda one, other: insert(graph, "Add", f"{layer.name}.acc", [one, other]), sums
+    )
+    replace_uses(graph, layer.conv.outputs[0], total)
     layer.conv.outputs.clear()
 
 
-def _both(
-    layer: _Layer,
-    parts: list[tuple[int, np.ndarray]],
-    storage: str,
-    blobs: Blobs,
-    outcome: Outcome,
-) -> gs.Variable:
-    """Both parts as one convolution of twice the channels: its input is read once.
-
-    ``acc = base * high + low``: one rounding, that of the sum, which is exact below 2^24.
-    """
-    graph, name, (base, high) = blobs.graph, layer.name, parts[0]
-    codes = np.concatenate([high, parts[1][1]])
-    both = _convolution(layer, f"{name}.parts", codes, storage, blobs, outcome)
-    channels = high.shape[0]
-    ends = [
-        shared_constant(graph, f"channel{end}", np.array([end], dtype=np.int64))
-        for end in (0, channels, 2 * channels)
-    ]
-    axis = shared_constant(graph, "channel.axis", np.array([1], dtype=np.int64))
-    upper = insert(graph, "Slice", f"{name}.high", [both, ends[0], ends[1], axis])
-    lower = insert(graph, "Slice", f"{name}.low", [both, ends[1], ends[2], axis])
-    by = shared_constant(graph, f"base{base}", np.array(base, dtype=np.float32))
-    scaled = insert(graph, "Mul", f"{name}.scaled", [upper, by])
-    return insert(graph, "Add", f"{name}.acc", [scaled, lower])
-
-
-def _apart(
-    layer: _Layer,
-    parts: list[tuple[int, np.ndarray]],
-    storage: str,
-    blobs: Blobs,
-    outcome: Outcome,
-) -> gs.Variable:
-    """Both parts of a depthwise layer, a convolution each: its channels keep their order."""
-    graph, name, (base, _) = blobs.graph, layer.name, parts[0]
-    upper, lower = (
-        _convolution(layer, f"{name}.by{factor}", part, storage, blobs, outcome)
-        for factor, part in parts
-    )
-    by = shared_constant(graph, f"base{base}", np.array(base, dtype=np.float32))
-    scaled = insert(graph, "Mul", f"{name}.scaled", [upper, by])
-    return insert(graph, "Add", f"{name}.acc", [scaled, lower])
-
-
-def _convolution(
-    layer: _Layer, name: str, codes: np.ndarray, storage: str, blobs: Blobs, outcome: Outcome
-) -> gs.Variable:
-    operands = [layer.conv.inputs[0], _weight(name, codes, storage, blobs, outcome)]
-    return insert(blobs.graph, "Conv", f"{name}.acc", operands, dict(layer.conv.attrs))
-
-
 def _weight(
-    name: str, codes: np.ndarray, storage: str, blobs: Blobs, outcome: Outcome
+    name: str, codes: np.ndarray, factor: int, storage: str, blobs: Blobs, outcome: Outcome
 ) -> gs.Tensor:
-    """Float weights for ``Conv``, held as ``storage`` or, where this cannot be, wider."""
+    """``factor * codes`` for ``Conv``, held as ``storage`` or, where this cannot be, wider."""
     levels = codebook_of(codes).levels
     if storage == "int2" and levels > 4:
         outcome.notes.append(f"{name}: {levels} levels; widened from int2 to int4")
@@ -216,5 +172,8 @@ def _weight(
         if storage == "int8"
         else blobs.add(name, codes, storage)
     )
-    operands = [stored, unit_scale(graph), weight_zero(graph)]
+    scale = unit_scale(graph)
+    if factor != 1:
+        scale = shared_constant(graph, f"scale{factor}", np.array(factor, dtype=np.float32))
+    operands = [stored, scale, weight_zero(graph)]
     return insert(graph, "DequantizeLinear", f"{name}.weight.values", operands)

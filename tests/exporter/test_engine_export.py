@@ -80,7 +80,7 @@ def _check_plan(plan: list[PlannedLayer], detector: Detector, precision: str | N
             assert (layer.compute, precision) == ("float16", "int4")
         else:
             assert layer.compute == "int8", layer
-        whole = layer.op != "Gemm" and "stem" not in layer.name and ".parts" not in layer.name
+        whole = layer.op != "Gemm" and "stem" not in layer.name
         if whole:
             assert (layer.weights, layer.multiply_adds) in counted, layer
 
@@ -115,6 +115,26 @@ def test_other_stems_stay_in_float(
     assert plan[0]["compute"] == "float32"
     assert {layer["compute"] for layer in plan[1:-1]} == {"int8"}
     assert any("the first layer runs in float" in note for note in result.explain)
+
+
+def test_the_bundle_says_how_its_engine_is_built(
+    tmp_path: Path, make_detector: Callable[..., Detector], pictures: list[Path]
+) -> None:
+    """With qmdd and with trtexec, listed like every other file; the JetPack is in the name."""
+    bundle = export_bundle(
+        _source(make_detector("resnet23", 2)),
+        tmp_path / "bundle",
+        target="orin-nano",
+        images=pictures,
+        verify=False,
+    ).bundle
+    opened = Bundle.open(bundle)
+    assert opened.target == "orin-nano@6.2"
+    assert "BUILD.md" in opened.manifest["files"]
+    text = (bundle / "BUILD.md").read_text(encoding="utf-8")
+    assert "qmdd build" in text
+    assert "--onnx=model.onnx" in text
+    assert "--stronglyTyped" in text
 
 
 def test_full_precision_is_lowered_too(
