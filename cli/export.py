@@ -220,13 +220,13 @@ def _builtin(arch: str, bits: int) -> Path:
 def _print_result(result: ExportResult, explain: bool) -> None:
     data = result.to_dict()
     full, small = data["size"]["fp32_bytes"], data["model_bytes"]
-    ratio = f"{full / small:.1f} times smaller"
+    ratio = f", {full / small:.1f} times smaller" if small < 0.9 * full else ""
     if data["bits"] == FULL_PRECISION:
         print_line(f"{data['arch']}, full precision, target {data['target']}")
         print_line(f"model.onnx {small:,} bytes")
     else:
         print_line(f"{data['arch']}, {data['bits']} bits, target {data['target']}")
-        print_line(f"{full:,} bytes in full precision -> model.onnx {small:,} bytes, {ratio}")
+        print_line(f"{full:,} bytes in full precision -> model.onnx {small:,} bytes{ratio}")
     print_line(f"exported in {data['seconds']:.1f} s")
     print_line("")
     if explain:
