@@ -187,8 +187,15 @@ def test_one_bit(source: Detector, images: CalibrationImages, observed: Seen) ->
 
 @pytest.mark.parametrize("arch", ["mobilenetv2", "npr_resnet50", "n2uq_resnet18"])
 def test_other_networks(arch: str, make_source: Make, images: CalibrationImages) -> None:
-    """An untrained MobileNetV2 gives nearly one logit to all images, so beside 0.2 % of it."""
-    source = make_source(arch)
+    """As the other one, by a small part of its logit's spread.
+
+    Statistics of noise would leave an untrained MobileNetV2 with one logit for all images.
+    """
+    source = make_source(arch).train()
+    with torch.no_grad():
+        for _ in range(30):
+            _logits(source, images)
+    source.eval()
     detector, _ = calibrate(source, observe(source, images), images, Plan(8))
     before, after = _logits(source, images), _logits(freeze(detector), images)
-    assert np.abs(after - before).max() < 0.5 * before.std() + 2e-3 * np.abs(before).max()
+    assert np.abs(after - before).max() < 0.5 * before.std()

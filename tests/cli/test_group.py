@@ -21,7 +21,7 @@ import sys, types
 fake = types.ModuleType("qmdd.runtime.detector")
 class Detector:
     @classmethod
-    def open(cls, path, threads=None):
+    def open(cls, path, threads=None, runtime=None):
         return cls()
     def detect(self, files, threshold=None):
         print("ready", file=sys.stderr, flush=True)

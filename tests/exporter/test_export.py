@@ -54,7 +54,7 @@ NOT_ROOT = pytest.mark.skipif(
 TOP_KEYS = {
     "schema", "qmdd", "arch", "bits", "target", "opset", "weights", "source", "input", "output",
     "threshold", "files", "tools", "tables", "passes", "notes", "size", "nodes", "parity",
-    "plan", "precision",
+    "plan", "precision", "runtime",
 }  # fmt: skip
 
 
@@ -147,8 +147,9 @@ def test_the_result_says_what_the_command_prints(bundle: tuple[Path, ExportResul
     for tier in plain["parity"]:
         assert set(tier) == {
             "tier", "images", "codes_compared", "wrong_codes", "max_abs_logit_diff",
-            "flipped_verdicts", "layers", "logit_bar",
+            "flipped_verdicts", "layers", "logit_bar", "runtime", "fallbacks",
         }  # fmt: skip
+        assert (tier["runtime"], tier["fallbacks"]) == ("onnxruntime", [])
         assert (tier["images"], tier["wrong_codes"], tier["flipped_verdicts"]) == (2, 0, 0)
         assert tier["codes_compared"] == sum(layer["codes"] for layer in tier["layers"])
         assert all(set(layer) == {"layer", "codes", "wrong"} for layer in tier["layers"])
