@@ -120,12 +120,17 @@ def command(
     target = _target(target, dialect)
 
     from ..exporter.errors import ExportError
+    from ..exporter.storage import choose_storage
     from ..exporter.targets import find_target
 
     try:
-        find_target(target)
+        found = find_target(target)
     except ExportError as error:
         raise click.BadParameter(str(error), param_hint="'--target'") from error
+    try:
+        choose_storage(found, weights, opset, precision)
+    except ExportError as error:
+        raise click.UsageError(str(error)) from error
     files = image_files(images)
 
     from ..exporter.export import export_bundle

@@ -186,6 +186,26 @@ def test_unknown_target_lists_the_targets(invoke) -> None:
     assert "onnx" in result.stderr
 
 
+@pytest.mark.parametrize(
+    ("args", "says"),
+    [
+        (
+            ("--target", "orin-nano@5.1", "--precision", "int4"),
+            "has no precision int4; it has int8",
+        ),
+        (("--precision", "int8"), "target onnx has no --precision"),
+        (("--target", "rtx", "--weights", "int4", "--opset", "17"), "need opset 21, not 17"),
+        (("--weights", "int2", "--opset", "21"), "need opset 25, not 21"),
+        (("--target", "jetson-nano"), "has no INT8 arithmetic"),
+    ],
+)
+def test_options_that_do_not_go_together(invoke, args: tuple[str, ...], says: str) -> None:
+    """Wrong usage, with what does go together."""
+    result = invoke("export", *args)
+    assert result.exit_code == 2
+    assert says in " ".join(result.stderr.split())
+
+
 def test_missing_checkpoint(invoke, tmp_path: Path) -> None:
     result = invoke("export", "--checkpoint", tmp_path / "none.safetensors")
     assert result.exit_code == 1
