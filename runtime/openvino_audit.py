@@ -20,7 +20,7 @@ _PRECISIONS = {"i8": "int8", "u8": "int8", "f32": "float32", "bf16": "bfloat16",
 MISSING = "missing"
 
 
-class AuditedLayer(NamedTuple):
+class CompiledLayer(NamedTuple):
     """A convolution or matrix product of the model.
 
     Attributes:
@@ -43,7 +43,7 @@ class AuditedLayer(NamedTuple):
         return self.built == self.planned
 
 
-def openvino_layers(bundle: Bundle) -> list[AuditedLayer]:
+def openvino_layers(bundle: Bundle) -> list[CompiledLayer]:
     """Every planned layer of ``bundle`` as OpenVINO builds it on this machine.
 
     Raises:
@@ -64,7 +64,7 @@ def plan_of(bundle: Bundle) -> list[dict[str, Any]]:
     return plan
 
 
-def audit(session: OpenvinoSession, plan: Sequence[Mapping[str, Any]]) -> list[AuditedLayer]:
+def audit(session: OpenvinoSession, plan: Sequence[Mapping[str, Any]]) -> list[CompiledLayer]:
     """The layers of ``plan`` (``name``, ``op``, ``compute``) as ``session`` built them."""
     chains, built = session.chains(), session.layers()
     found = []
@@ -72,7 +72,7 @@ def audit(session: OpenvinoSession, plan: Sequence[Mapping[str, Any]]) -> list[A
         match = _match(chains.get(layer["name"], (layer["name"],)), built)
         precision = MISSING if match is None else match.precision
         found.append(
-            AuditedLayer(
+            CompiledLayer(
                 layer["name"],
                 layer["op"],
                 layer["compute"],
@@ -95,7 +95,7 @@ def _match(chain: Sequence[str], built: Sequence[BuiltLayer]) -> BuiltLayer | No
     return None
 
 
-def fallbacks(layers: Sequence[AuditedLayer]) -> list[str]:
+def fallbacks(layers: Sequence[CompiledLayer]) -> list[str]:
     """A line for each layer that is not as planned."""
     return [
         f"{layer.name}: planned {layer.planned}, runs {layer.built}"
