@@ -17,6 +17,7 @@ DequantizeLinear into one INT8 kernel, and on integer codes with scale 1 that is
 from __future__ import annotations
 
 import io
+import sys
 from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -38,7 +39,12 @@ EXACT: dict[str, Any] = {
 
 
 def require_openvino() -> None:
-    """Refuse early where the package is missing: :class:`SessionError` says what to install."""
+    """Refuse early where the package is missing: :class:`SessionError` says what to install.
+
+    Whoever imports OpenVINO reports that to its makers over the network and gets a file in the home
+    folder, unless the package that does so is missing: here it always is.
+    """
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # "not there"
     try:
         import_module("openvino")
     except ImportError as error:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -180,3 +182,30 @@ def test_a_silent_fallback_is_named() -> None:
 def test_a_bundle_without_a_plan_is_refused(make_bundle: Callable[..., Path]) -> None:
     with pytest.raises(BundleError, match="no plan of layers; export it again"):
         openvino_layers(Bundle.open(make_bundle()))
+
+
+def test_nothing_is_reported_to_anybody(tmp_path: Path) -> None:
+    """No connection is tried and no file is left in the home folder, in a fresh process."""
+    model = tmp_path / "model.onnx"
+    model.write_bytes(_int8_model())
+    home = tmp_path / "home"
+    home.mkdir()
+    code = f"""
+import socket, sys, threading
+tried = []
+def refuse(*args, **kwargs):
+    tried.append(args)
+    raise OSError("no network")
+socket.socket.connect = socket.create_connection = refuse
+from pathlib import Path
+from qmdd.runtime.openvino_session import OpenvinoSession
+OpenvinoSession(Path({str(model)!r}))
+for thread in threading.enumerate():
+    if thread is not threading.current_thread():
+        thread.join(5)
+sys.exit(len(tried))
+"""
+    environment = {**os.environ, "HOME": str(home)}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, check=False, timeout=120)
+    assert done.returncode == 0
+    assert list(home.iterdir()) == []
