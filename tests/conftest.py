@@ -26,8 +26,8 @@ settings.load_profile("qmdd")
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# A test that imports OpenVINO itself must not report that to its makers either: without this package
-# nothing is sent (qmdd.runtime.openvino_session).
+# A test that imports OpenVINO itself must not report that to its makers either: without this
+# package nothing is sent (qmdd.runtime.openvino_session).
 sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
 
 #: Widths of the tiny detectors: 1/8 of the real ones, so the same topology in 0.25 M parameters.
