@@ -52,6 +52,7 @@ from qmdd.exporter.source import Source
 from qmdd.exporter.workload import layers_of_file
 from qmdd.models import build_detector
 from qmdd.models.zoo import builtin_checkpoint
+from qmdd.runtime.openvino_session import require_openvino
 
 SIDE = 256
 #: Kinds of the estimate that the profiles do not tell apart.
@@ -159,6 +160,7 @@ def _image() -> np.ndarray:
 
 def main() -> None:
     """Measure roofs, networks, roofs; record."""
+    require_openvino()  # first of all: it reports nothing then
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=12)
     parser.add_argument("--bar", type=float, default=1.5)
