@@ -114,7 +114,7 @@ def hand_out(graph: gs.Graph, layer: str, node: gs.Node, count: gs.Tensor, top: 
     """Let every reader of the codes read ``count`` in the form that it needs."""
     old = node.outputs[0]
     zero, readers = centred_uses(old)
-    shift = max(0.0, top - zero - _INT8_TOP)
+    shift = _shift(top, zero)
     plain = not zero and not shift
     dense = [conv for conv in _convolutions(old, readers) if _is_dense(conv)]
     floats = bool(zero or readers) or len(dense) < len(old.outputs)
@@ -134,6 +134,11 @@ def hand_out(graph: gs.Graph, layer: str, node: gs.Node, count: gs.Tensor, top: 
             reader.outputs.clear()
     replace_uses(graph, old, count)
     node.outputs.clear()
+
+
+def _shift(top: int, zero: float) -> float:
+    """What ``0 - zero .. top - zero`` must be lessened by to fit INT8; 0 where it fits."""
+    return min(max(0.0, top - zero - _INT8_TOP), 1 + _INT8_TOP - zero)
 
 
 def _convolutions(codes: gs.Tensor, readers: list[gs.Node]) -> list[gs.Node]:

@@ -99,6 +99,9 @@ def _engine_weights(
                 continue
             outcome.notes.append(f"{layer.name}: stays INT8: {why}")
         narrow = _is_dense(layer) and not layer.stem
+        if narrow and held != "int8" and layer.top > _INT8_TOP:
+            narrow = False  # what a shift of its codes takes from its sums must be known
+            outcome.notes.append(f"{layer.name}: reads 8-bit codes; widened from {held} to int8")
         _store(layer, held if narrow else "int8", blobs, outcome)
         outcome.applied += 1
     blobs.write()

@@ -161,7 +161,19 @@ def test_both_forms_count_alike(
 
 @pytest.mark.parametrize(
     ("top", "zero", "pad"),
-    [(3, 0, 1), (15, 0, 0), (15, 7, 1), (127, 0, 1), (255, 0, 1), (255, 0, 0), (255, 128, 1)],
+    [
+        (3, 0, 1),
+        (15, 0, 0),
+        (15, 7, 1),
+        (127, 0, 1),
+        (255, 0, 1),
+        (255, 0, 0),
+        (255, 128, 1),
+        (255, 200, 1),
+        (255, 3, 1),
+        (127, 100, 1),
+        (15, 15, 1),
+    ],
 )
 @pytest.mark.parametrize("optimize", [True, False])
 def test_sums_are_exact_whatever_the_codes_need(
