@@ -31,7 +31,7 @@ export: $(STAMP) ## export the built-in checkpoint and prove the result exact
 test: $(STAMP) ## run the tests, one process a core (PYTEST_ARGS="-k word" for some of them)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile $(PYTEST_ARGS)
 
-engines: $(STAMP) ## build and audit the engines of all full-size networks (half an hour)
+engines: $(STAMP) ## build and audit the engines of all full-size networks (a few minutes)
 	$(BIN)/python benchmarks/engine_matrix.py
 
 lint: $(STAMP) ## check style, types and the Dockerfile

@@ -23,8 +23,11 @@ OPERATORS = frozenset({
     "PRelu", "Pad", "QuantizeLinear", "ReduceSum", "Relu", "Reshape", "Resize", "Shape", "Sigmoid",
     "Slice", "Squeeze", "Sub", "Transpose", "Unsqueeze",
 })  # fmt: skip
-#: Through which a fault is looked for between DequantizeLinear and the layer that reads it.
+#: A DequantizeLinear is looked for through so many of these, which only move numbers.
 _BETWEEN = 4
+_MOVING = frozenset({"Cast", "Concat", "Identity", "Pad", "Reshape", "Slice", "Transpose"})
+#: Data types from here on (FP8, INT4, ...) have no plain NumPy form.
+_NARROW = 17
 
 
 def check_engine_graph(model: onnx.ModelProto) -> None:
@@ -142,8 +145,3 @@ class _Graph:
                 elif depth < _BETWEEN and maker.op_type in _MOVING:
                     waiting.append((maker, depth + 1))
         return found
-
-
-#: Data types from here on (FP8, INT4, ...) have no plain NumPy form.
-_NARROW = 17
-_MOVING = frozenset({"Cast", "Concat", "Identity", "Pad", "Reshape", "Slice", "Transpose"})
