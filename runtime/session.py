@@ -30,9 +30,11 @@ class Session(abc.ABC):
 
     Attributes:
         outputs: names of the outputs that :meth:`run` fetches, in order.
+        concurrent: whether several threads may call :meth:`run` at once.
     """
 
     outputs: tuple[str, ...]
+    concurrent: bool = False
 
     def __init__(self, model: bytes | Path, threads: int | None) -> None:
         if threads is not None and threads < 1:
@@ -42,7 +44,7 @@ class Session(abc.ABC):
             raise SessionError(f"{self._name}: no such model file")
         #: Named even by default: left to themselves, runtimes pin threads to cores, and complain
         #: on stderr where a container does not give them all.
-        self._threads = threads or _cores()
+        self._threads = threads or usable_cores()
 
     @abc.abstractmethod
     def _fetch(self, images: U8) -> list[Array]:
@@ -114,6 +116,8 @@ class OnnxSession(Session):
         SessionError: ONNX Runtime is missing or refuses the model, or it has another input.
     """
 
+    concurrent = True
+
     def __init__(
         self,
         model: bytes | Path,
@@ -150,7 +154,8 @@ class OnnxSession(Session):
         return list(self._session.run(list(self.outputs), {"image": images}))
 
 
-def _cores() -> int:
+def usable_cores() -> int:
+    """How many cores this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

@@ -11,6 +11,8 @@ ONNXRUNTIME, OPENVINO = "onnxruntime", "openvino"
 QONNX = "qonnx"
 #: Runtimes that score images; any of them can be asked for.
 RUNTIMES = (ONNXRUNTIME, OPENVINO)
+#: Those whose sessions one thread at a time may run; several threads may run the others' at once.
+_ONE_AT_A_TIME = (OPENVINO,)
 
 
 def runtime_of(bundle: Bundle, asked: str | None = None) -> str:
@@ -27,6 +29,15 @@ def runtime_of(bundle: Bundle, asked: str | None = None) -> str:
     if asked is not None and asked not in RUNTIMES:
         raise SessionError(f"no runtime {asked!r}; there are {', '.join(RUNTIMES)}")
     return asked or bundle.runtime
+
+
+def runs_concurrently(bundle: Bundle, asked: str | None = None) -> bool:
+    """Whether several threads may run one session of the runtime for ``bundle`` at once.
+
+    Raises:
+        SessionError: as :func:`runtime_of`.
+    """
+    return runtime_of(bundle, asked) not in _ONE_AT_A_TIME
 
 
 def open_session(
