@@ -17,6 +17,7 @@ import numpy.typing as npt
 from . import pipeline
 from .bundle import Bundle
 from .errors import ImageError, SessionError
+from .heap import give_back
 from .images import require_pillow
 from .inputs import Input
 from .ordered import ordered
@@ -86,9 +87,11 @@ class Detector:
         return cls(Bundle.open(path), threads=threads, runtime=runtime)
 
     def _open(self, threads: int) -> Session:
-        return open_session(
+        session = open_session(
             self.bundle, runtime=self._runtime, threads=threads, outputs=["logit"]
         )
+        give_back()
+        return session
 
     @functools.cached_property
     def _whole(self) -> Session:

@@ -38,10 +38,10 @@ def ordered(source: Iterable[T], work: Callable[[T], R], threads: int) -> Iterat
 
 
 def _join(workers: list[threading.Thread], run: _Run[T, R]) -> None:
-    """Wait for all threads, but not long for the one whose ``source`` does not answer."""
+    """Wait for all threads; not long for those that wait for a ``source`` that does not answer."""
     ends = time.monotonic() + _PATIENCE
     for worker in workers:
-        while worker.is_alive() and (run.reader is not worker or time.monotonic() < ends):
+        while worker.is_alive() and (run.busy or time.monotonic() < ends):
             worker.join(0.02)
 
 
@@ -56,8 +56,8 @@ class _Run(Generic[T, R]):
         self._done: dict[int, R | _Raised] = {}
         self._taken = 0
         self._ended = False
-        #: The thread that waits for the source, if one does.
-        self.reader: threading.Thread | None = None
+        #: How many threads are at work on an item.
+        self.busy = 0
 
     def work_on(self) -> None:
         """One thread: take an item, work on it, hand in the result, until there is none left."""
@@ -68,7 +68,6 @@ class _Run(Generic[T, R]):
                     self._free.release()  # wakes the next thread, which ends as well
                     return
                 place = self._taken
-                self.reader = threading.current_thread()
                 try:
                     item = next(self._source)
                 except StopIteration:
@@ -79,16 +78,18 @@ class _Run(Generic[T, R]):
                     self._hand_in(place, _Raised(error))
                     self._end()
                     continue
-                finally:
-                    self.reader = None
                 self._taken += 1
+                with self._changed:
+                    self.busy += 1
             result: R | _Raised
             try:
                 result = self._work(item)
             except BaseException as error:  # noqa: BLE001 - raised where results are read
                 result = _Raised(error)
-            del item  # its pixels must not outlive it while the thread waits
+            del item  # its pixels must not live on while the thread waits
             self._hand_in(place, result)
+            with self._changed:
+                self.busy -= 1
 
     def _hand_in(self, place: int, result: R | _Raised) -> None:
         with self._changed:

@@ -110,9 +110,16 @@ def read_frames(
             ) as container,
         ):
             stream = _video_stream(path, container)
-            stream.codec_context.options = {"max_pixels": str(max_pixels)}
-            stream.codec_context.thread_count = 1  # the rest computes on the other cores
-            yield from _decoded(path, av, container, stream, every, max_pixels)
+            codec = stream.codec_context
+            if codec.width * codec.height > max_pixels:
+                raise ImageError(
+                    f"{path}: frames of {codec.width}x{codec.height} pixels are more than "
+                    f"{max_pixels / 1e6:.0f} megapixels; crop them first"
+                )
+            # Frames may be larger than the header says: the decoder refuses these.
+            codec.options = {"max_pixels": str(max_pixels)}
+            codec.thread_count = 1  # the model computes on the other cores
+            yield from _decoded(av, container, stream, every)
     except ImageError:
         raise
     except av.FFmpegError as error:
@@ -146,7 +153,7 @@ def _video_stream(path: str | os.PathLike[str], container: Any) -> Any:
 
 
 def _decoded(
-    path: str | os.PathLike[str], av: Any, container: Any, stream: Any, every: int, max_pixels: int
+    av: Any, container: Any, stream: Any, every: int
 ) -> Iterator[Frame | Broken | Decoded]:
     count = 0
     to_rgb = import_module("av.video.reformatter").VideoReformatter()
@@ -167,9 +174,6 @@ def _decoded(
             yield Broken(f"after frame {count:,} ({_said(error)})")
             frames = []
         for frame in frames:
-            if frame.width * frame.height > max_pixels:
-                size = f"{frame.width}x{frame.height}"
-                raise ImageError(f"{path}: frames of {size} pixels are too large; crop it first")
             if frame.is_corrupt:
                 yield Broken(f"after frame {count:,} (damaged)")
                 continue

@@ -17,10 +17,11 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from qmdd.runtime import detector as detector_module
+from qmdd.runtime import pipeline
 from qmdd.runtime.bundle import Bundle
 from qmdd.runtime.detector import Detector, Verdict, score_from_logit, verdict_from_score
 from qmdd.runtime.errors import BundleError, ImageError, SessionError
-from qmdd.runtime.images import load_rgb
+from qmdd.runtime.pixels import load_prepared
 
 U8 = npt.NDArray[np.uint8]
 BundleFactory = Callable[..., Path]
@@ -92,24 +93,24 @@ def test_bad_images_do_not_end_the_run(detector: Detector, tmp_path: Path) -> No
     assert "31x400 pixels is too small; the model needs at least 32x32" in str(found[4].error)
 
 
-def test_images_are_taken_one_at_a_time_and_on_demand(
+def test_an_endless_stream_works_and_no_image_outlives_its_score(
     detector: Detector, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An endless stream works, and no image outlives its verdict."""
+    """Nothing is loaded before it is asked for; with one thread, one image is in memory."""
     path = _image(tmp_path, "a.png", 255)
     loaded: list[weakref.ref[U8]] = []
 
-    def load(given_path: Path) -> U8:
+    def load(given_path: Path, sides: dict[str, int]) -> U8:
         assert all(reference() is None for reference in loaded)
-        image = load_rgb(given_path)
+        image = load_prepared(given_path, sides)
         loaded.append(weakref.ref(image))
         return image
 
-    monkeypatch.setattr(detector_module, "load_rgb", load)
+    monkeypatch.setattr(pipeline, "load_prepared", load)
     stream = detector.detect(itertools.repeat(path))
     assert not loaded
-    assert [verdict.verdict for verdict in itertools.islice(stream, 5)] == ["fake"] * 5
-    assert len(loaded) == 5
+    assert [verdict.verdict for verdict in itertools.islice(stream, 50)] == ["fake"] * 50
+    assert 50 <= len(loaded) <= 50 + 1 + 8  # as far ahead as results may wait
 
 
 def test_large_images_are_cropped_not_refused(detector: Detector) -> None:
@@ -181,4 +182,4 @@ def test_scores_are_probabilities_and_symmetric(logit: float) -> None:
 def test_the_verdict_at_the_threshold_is_real() -> None:
     assert verdict_from_score(0.5, 0.5) == "real"
     assert verdict_from_score(math.nextafter(0.5, 1), 0.5) == "fake"
-    assert Verdict(Path("a")) == (Path("a"), None, None, None)
+    assert Verdict(Path("a")) == (Path("a"), *[None] * 5)

@@ -1,0 +1,217 @@
+"""``qmdd detect`` against the bare session: images a second, peak memory, seconds to the start.
+
+    python benchmarks/pipeline.py BUNDLE
+
+Images are JPEG copies of the sample images, made for the run. Three bars:
+
+* speed, two threads, 256x256: images a second of the whole pipeline (files to printed lines) over
+  those of the bare session on arrays that lie ready in memory, same session options, same batch;
+  in turns, the median of the rounds' ratios. Bare means two runs side by side, each on one thread,
+  as the pipeline runs them; one run after the other on both threads is measured beside it.
+* memory: peak resident set of the command at few and at many images of varied size.
+* start: seconds from the start of the process to where the session is made.
+
+The exit code is 1 where a bar is missed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import os
+import random
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from _record import record
+from memory import peak_mib
+from PIL import Image
+
+from qmdd.cli.output import print_json_line
+from qmdd.runtime import Bundle, Detector, open_session
+from qmdd.runtime.inputs import find_inputs
+from qmdd.runtime.pixels import load_prepared
+from qmdd.runtime.session import Session
+
+SAMPLES = Path(__file__).parents[1] / "exporter" / "samples_data"
+SPEED_BAR, GROWTH_BAR, MIB_BAR, START_BAR = 0.90, 0.05, 300, 0.5
+BATCHES = (1, 2, 4, 8)
+ROUNDS = 5
+#: Makes ``onnxruntime.InferenceSession`` the end of the process: all before it is the start.
+_STOP_AT_SESSION = (
+    "import os, onnxruntime as o\n"
+    "o.InferenceSession = lambda *a, **k: os._exit(0)\n"
+    "from qmdd.cli.main import main; main()"
+)
+
+
+def make_images(folder: Path, count: int, sides: Sequence[int], distinct: int = 200) -> None:
+    """``count`` JPEG files, links to ``distinct`` different ones; the first of the largest size."""
+    rng = random.Random(0)
+    samples = [Image.open(path).convert("RGB") for path in sorted(SAMPLES.glob("*.webp"))]
+    folder.mkdir()
+    for index in range(count):
+        path = folder / f"{index:05}.jpg"
+        if index >= distinct:
+            os.link(folder / f"{index % distinct:05}.jpg", path)
+            continue
+        width, height = (max(sides),) * 2 if not index else rng.choices(sides, k=2)
+        tile = np.asarray(samples[index % len(samples)])
+        tile = np.roll(tile, (2 * rng.randrange(128), 2 * rng.randrange(128)), axis=(0, 1))
+        pixels = np.tile(tile, (-(-height // 256), -(-width // 256), 1))[:height, :width]
+        Image.fromarray(pixels).save(path, quality=rng.randrange(80, 96))
+
+
+def seconds(work: Callable[[], object]) -> float:
+    """Wall-clock seconds of one call."""
+    started = time.perf_counter()
+    work()
+    return time.perf_counter() - started
+
+
+def bare(session: Session, batches: list[np.ndarray], threads: int) -> None:
+    """Run ``batches``, as many at a time as ``threads``."""
+    waiting = iter(batches)
+    lock = threading.Lock()
+
+    def work() -> None:
+        while True:
+            with lock:
+                images = next(waiting, None)
+            if images is None:
+                return
+            session.logits(images)
+
+    running = [threading.Thread(target=work) for _ in range(threads)]
+    for thread in running:
+        thread.start()
+    for thread in running:
+        thread.join()
+
+
+def detect(detector: Detector, folder: Path, batch: int) -> None:
+    """What the command does, its lines printed into nothing."""
+    stdout, sys.stdout = sys.stdout, io.TextIOWrapper(open(os.devnull, "wb"))
+    try:
+        for verdict in detector.detect(find_inputs([str(folder)]), batch=batch):
+            print_json_line(verdict.to_dict())
+    finally:
+        sys.stdout.close()
+        sys.stdout = stdout
+
+
+def speed(bundle: Bundle, folder: Path, threads: int, batch: int, rounds: int) -> dict[str, Any]:
+    """Images a second of each way, medians of ``rounds`` in turns."""
+    detector = Detector(bundle, threads=threads)
+    one, all_ = (open_session(bundle, threads=n, outputs=["logit"]) for n in (1, threads))
+    paths = sorted(folder.iterdir())
+    arrays = [load_prepared(path, bundle.sides) for path in paths]
+    batches = [np.stack(arrays[i : i + batch]) for i in range(0, len(arrays), batch)]
+    ways: dict[str, Callable[[], object]] = {
+        "pipeline": lambda: detect(detector, folder, batch),
+        "bare_side_by_side": lambda: bare(one, batches, threads),
+        "bare_one_after_the_other": lambda: bare(all_, batches, 1),
+    }
+    found: dict[str, list[float]] = {name: [] for name in ways}
+    for _ in range(rounds):
+        for name, work in ways.items():
+            found[name].append(len(paths) / seconds(work))
+    mine = found["pipeline"]
+    return {
+        "threads": threads,
+        "batch": batch,
+        "images": len(paths),
+        "rounds": rounds,
+        "images_a_second": {name: round(statistics.median(v), 1) for name, v in found.items()},
+        "pipeline_over": {
+            name.removeprefix("bare_"): [
+                round(f([a / b for a, b in zip(mine, v, strict=True)]), 3)
+                for f in (statistics.median, min, max)
+            ]
+            for name, v in found.items()
+            if name != "pipeline"
+        },
+    }
+
+
+def memory(bundle: Bundle, folder: Path, counts: Sequence[int]) -> dict[str, Any]:
+    """Peaks of the command at each count, two threads."""
+    runs = []
+    for count in counts:
+        make_images(folder / f"memory{count}", count, range(64, 321, 2), distinct=100)
+        command = [sys.executable, "-m", "qmdd.cli.main", "detect", str(bundle.path)]
+        mib, took = peak_mib([*command, str(folder / f"memory{count}"), "--jsonl", "--threads=2"])
+        runs.append({"images": count, "peak_mib": round(mib, 1), "seconds": round(took, 1)})
+        print(runs[-1], flush=True)
+    peaks = [run["peak_mib"] for run in runs]
+    return {"runs": runs, "largest_over_smallest": round(max(peaks) / min(peaks), 4)}
+
+
+def start(bundle: Bundle, folder: Path) -> dict[str, float]:
+    """Medians of whole processes."""
+    arguments = ["detect", str(bundle.path), str(folder)]
+    ours = [sys.executable, "-c", _STOP_AT_SESSION, *arguments]
+    pairs = [
+        [seconds(lambda c=c: subprocess.run(c, check=True)) for c in (ours, [ours[0], "-c", "pass"])]
+        for _ in range(9)
+    ]
+    ready, python = (statistics.median(column) for column in zip(*pairs, strict=True))
+    return {"seconds": round(ready, 3), "of_these_python_itself": round(python, 3)}
+
+
+def main() -> None:
+    """All three, and the bars."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("bundle", type=Path)
+    parser.add_argument("--images", type=int, default=1000)
+    parser.add_argument("--memory", type=int, nargs="+", default=[100, 10_000])
+    parser.add_argument("--name", default="pipeline", help="of the result's file")
+    arguments = parser.parse_args()
+    bundle = Bundle.open(arguments.bundle)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        make_images(folder / "speed", arguments.images, [256])
+        make_images(folder / "some", arguments.images // 5, [256])
+        by_batch = [
+            speed(bundle, folder / "some", threads, batch, rounds=3)
+            for threads in (1, 2)
+            for batch in BATCHES
+        ]
+        whole = speed(bundle, folder / "speed", 2, 1, ROUNDS)
+        peaks = memory(bundle, folder, arguments.memory)
+        begun = start(bundle, folder / "speed")
+    passed = {
+        "speed": whole["pipeline_over"]["side_by_side"][0] >= SPEED_BAR,
+        "memory_growth": peaks["largest_over_smallest"] <= 1 + GROWTH_BAR,
+        "memory": max(run["peak_mib"] for run in peaks["runs"]) <= MIB_BAR,
+        "start": begun["seconds"] <= START_BAR,
+    }
+    result = {
+        "bundle": {"target": bundle.target, "runtime": bundle.runtime},
+        "speed": whole,
+        "by_batch": by_batch,
+        "memory": peaks,
+        "start": begun,
+        "bars": {
+            "speed": SPEED_BAR,
+            "memory_growth": 1 + GROWTH_BAR,
+            "memory_mib": MIB_BAR,
+            "start_seconds": START_BAR,
+        },
+        "passed": passed,
+    }
+    record(arguments.name, result)
+    if not all(passed.values()):
+        raise SystemExit(1)
+
+
+if __name__ == "__main__":
+    main()
