@@ -103,21 +103,22 @@ def read_frames(
             av.open(
                 file,
                 metadata_errors="replace",
-                container_options={
+                # For the decoders too: the first frames are decoded when a file is opened.
+                options={
                     "format_whitelist": _CONTAINERS,
                     "protocol_whitelist": "none",
+                    "max_pixels": str(max_pixels),
                 },
             ) as container,
         ):
             stream = _video_stream(path, container)
             codec = stream.codec_context
-            if codec.width * codec.height > max_pixels:
+            if not 0 < codec.width * codec.height <= max_pixels:
                 raise ImageError(
-                    f"{path}: frames of {codec.width}x{codec.height} pixels are more than "
+                    f"{path}: the size of its frames cannot be read, or is more than "
                     f"{max_pixels / 1e6:.0f} megapixels; crop them first"
                 )
-            # Frames may be larger than the header says: the decoder refuses these.
-            codec.options = {"max_pixels": str(max_pixels)}
+            codec.options = {"max_pixels": str(max_pixels)}  # later frames may be larger
             codec.thread_count = 1  # the model computes on the other cores
             yield from _decoded(av, container, stream, every)
     except ImageError:
