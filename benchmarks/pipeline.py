@@ -17,9 +17,8 @@ The exit code is 1 where a bar is missed.
 from __future__ import annotations
 
 import argparse
-import io
+import contextlib
 import os
-import random
 import statistics
 import subprocess
 import sys
@@ -55,7 +54,7 @@ _STOP_AT_SESSION = (
 
 def make_images(folder: Path, count: int, sides: Sequence[int], distinct: int = 200) -> None:
     """``count`` JPEG files, links to ``distinct`` different ones; the first of the largest size."""
-    rng = random.Random(0)
+    rng = np.random.default_rng(0)
     samples = [Image.open(path).convert("RGB") for path in sorted(SAMPLES.glob("*.webp"))]
     folder.mkdir()
     for index in range(count):
@@ -63,11 +62,11 @@ def make_images(folder: Path, count: int, sides: Sequence[int], distinct: int = 
         if index >= distinct:
             os.link(folder / f"{index % distinct:05}.jpg", path)
             continue
-        width, height = (max(sides),) * 2 if not index else rng.choices(sides, k=2)
+        width, height = (max(sides),) * 2 if not index else map(int, rng.choice(sides, 2))
         tile = np.asarray(samples[index % len(samples)])
-        tile = np.roll(tile, (2 * rng.randrange(128), 2 * rng.randrange(128)), axis=(0, 1))
+        tile = np.roll(tile, tuple(2 * rng.integers(0, 128, 2)), axis=(0, 1))
         pixels = np.tile(tile, (-(-height // 256), -(-width // 256), 1))[:height, :width]
-        Image.fromarray(pixels).save(path, quality=rng.randrange(80, 96))
+        Image.fromarray(pixels).save(path, quality=int(rng.integers(80, 96)))
 
 
 def seconds(work: Callable[[], object]) -> float:
@@ -99,13 +98,9 @@ def bare(session: Session, batches: list[np.ndarray], threads: int) -> None:
 
 def detect(detector: Detector, folder: Path, batch: int) -> None:
     """What the command does, its lines printed into nothing."""
-    stdout, sys.stdout = sys.stdout, io.TextIOWrapper(open(os.devnull, "wb"))
-    try:
+    with open(os.devnull, "w") as nothing, contextlib.redirect_stdout(nothing):
         for verdict in detector.detect(find_inputs([str(folder)]), batch=batch):
             print_json_line(verdict.to_dict())
-    finally:
-        sys.stdout.close()
-        sys.stdout = stdout
 
 
 def speed(bundle: Bundle, folder: Path, threads: int, batch: int, rounds: int) -> dict[str, Any]:
@@ -160,7 +155,10 @@ def start(bundle: Bundle, folder: Path) -> dict[str, float]:
     arguments = ["detect", str(bundle.path), str(folder)]
     ours = [sys.executable, "-c", _STOP_AT_SESSION, *arguments]
     pairs = [
-        [seconds(lambda c=c: subprocess.run(c, check=True)) for c in (ours, [ours[0], "-c", "pass"])]
+        [
+            seconds(lambda c=c: subprocess.run(c, check=True))
+            for c in (ours, [ours[0], "-c", "pass"])
+        ]
         for _ in range(9)
     ]
     ready, python = (statistics.median(column) for column in zip(*pairs, strict=True))

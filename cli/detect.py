@@ -92,18 +92,14 @@ def command(
         raise click.UsageError("--json, --jsonl and --csv exclude each other")
     if null and "-" not in paths:
         raise click.UsageError("--null is for a list of paths on standard input: add -")
+    done = failed = 0
+    on_interrupt(lambda: f"done and printed: {done:,} file{'' if done == 1 else 's'}")
     inputs = _inputs(paths, null)
 
     from ..runtime.detector import Detector
 
     detector = Detector.open(bundle, threads=threads, runtime=runtime)
     verdicts = detector.detect(inputs, threshold=threshold, batch=batch, every=every, frames=frames)
-    done = failed = 0
-
-    def kept() -> str:
-        return f"{done:,} file{'' if done == 1 else 's'} done, printed in full"
-
-    on_interrupt(kept)
     # On a terminal the verdicts themselves are the progress.
     shown = as_json or not stdout_is_terminal()
     with _printer(as_json, as_lines, as_csv) as show, progress(shown=shown) as report:
@@ -160,7 +156,7 @@ def _print_verdict(verdict: Verdict) -> None:
     clip, frame = verdict.clip, verdict.frame
     if frame is not None:
         at = "" if frame.seconds is None else f" at {frame.seconds:.3f} s"
-        line += f", frame {frame.index:,}{at}"
+        line += f", frame {frame.number:,}{at}"
     if clip is not None:
         line += f" ({clip.fakes:,} of {clip.frames:,} frames fake)"
         if clip.broken:

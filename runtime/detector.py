@@ -9,7 +9,7 @@ import os
 import threading
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias, overload
+from typing import TYPE_CHECKING, Any, TypeAlias, cast, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -111,7 +111,8 @@ class Detector:
             return self._scores(session, pixels[np.newaxis])[0]
 
     @overload
-    def score(self, images: ImageLike) -> float: ...
+    # A str is an iterable of str too: it is one image.
+    def score(self, images: ImageLike) -> float: ...  # type: ignore[overload-overlap]
 
     @overload
     def score(self, images: Iterable[ImageLike]) -> Iterator[float]: ...
@@ -135,7 +136,8 @@ class Detector:
         if not many:
             with self._running:
                 return self._scores(self._session, self._pixels(images)[np.newaxis])[0]
-        return ordered(enumerate(images), self._score_numbered, self._workers)
+        numbered = enumerate(cast("Iterable[ImageLike]", images))
+        return ordered(numbered, self._score_numbered, self._workers)
 
     def _score_numbered(self, numbered: tuple[int, ImageLike]) -> float:
         number, image = numbered

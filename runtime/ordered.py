@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
@@ -12,11 +12,12 @@ R = TypeVar("R")
 
 #: Results that may wait, for each thread, while an earlier one takes long.
 _AHEAD = 8
-#: Seconds that the end waits for a source that does not answer (a list on an idle pipe).
-_PATIENCE = 0.5
+#: Seconds that the end waits for a source that does not answer (a list on an idle pipe), and for
+#: threads at work (a file on a disk that does not answer). Then they are left to end by themselves.
+_PATIENCE, _PATIENCE_AT_WORK = 0.5, 10.0
 
 
-def ordered(source: Iterable[T], work: Callable[[T], R], threads: int) -> Iterator[R]:
+def ordered(source: Iterable[T], work: Callable[[T], R], threads: int) -> Generator[R, None, None]:
     """Yield ``work(item)`` for each item of ``source``, in order, computed by ``threads`` threads.
 
     ``source`` is advanced by one of these threads at a time, as far ahead of what has been yielded
@@ -38,10 +39,13 @@ def ordered(source: Iterable[T], work: Callable[[T], R], threads: int) -> Iterat
 
 
 def _join(workers: list[threading.Thread], run: _Run[T, R]) -> None:
-    """Wait for all threads; not long for those that wait for a ``source`` that does not answer."""
-    ends = time.monotonic() + _PATIENCE
+    """Wait for all threads, but not for ever."""
+    started = time.monotonic()
     for worker in workers:
-        while worker.is_alive() and (run.busy or time.monotonic() < ends):
+        while worker.is_alive():
+            patience = _PATIENCE_AT_WORK if run.busy else _PATIENCE
+            if time.monotonic() > started + patience:
+                return
             worker.join(0.02)
 
 

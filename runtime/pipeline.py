@@ -97,9 +97,9 @@ def _frames(path: Path, sides: dict[str, int], every: int) -> Iterator[Job]:
                 try:
                     pixels = prepare(found.rgb, **sides)
                 except ImageError as error:
-                    yield Job(path, broken=f"frame {found.index:,}: {error}")
+                    yield Job(path, broken=f"frame {found.number:,}: {error}")
                 else:
-                    yield Job(path, frame=FramePlace(found.index, found.seconds), pixels=pixels)
+                    yield Job(path, frame=FramePlace(found.number, found.seconds), pixels=pixels)
             elif isinstance(found, Broken):
                 yield Job(path, broken=found.reason)
             elif isinstance(found, Decoded):
@@ -121,7 +121,9 @@ def _score(group: list[Job], scores: Scores, sides: dict[str, int]) -> list[Job]
         else:
             by_size.setdefault(pixels.shape, []).append((place, pixels))
     for alike in by_size.values():
-        found = scores(alike[0][1][np.newaxis] if len(alike) == 1 else np.stack([p for _, p in alike]))
+        found = scores(
+            alike[0][1][np.newaxis] if len(alike) == 1 else np.stack([p for _, p in alike])
+        )
         for (place, _), score in zip(alike, found, strict=True):
             group[place] = group[place]._replace(score=score, pixels=None)
     return group

@@ -12,7 +12,7 @@ Word = Literal["real", "fake"]
 class FramePlace(NamedTuple):
     """Which frame of a video: its number among those decoded, from 0, and its time stamp."""
 
-    index: int
+    number: int
     seconds: float | None
 
 
@@ -59,7 +59,7 @@ class Verdict(NamedTuple):
         if self.error is not None:
             found["error"] = self.error
         if self.frame is not None:
-            found |= {"frame": self.frame.index, "seconds": self.frame.seconds}
+            found |= {"frame": self.frame.number, "seconds": self.frame.seconds}
         if self.error is None:
             found |= {"score": self.score, "verdict": self.verdict}
         if self.clip is not None:

@@ -48,12 +48,12 @@ class Frame(NamedTuple):
     """A decoded frame.
 
     Attributes:
-        index: its place among the frames that could be decoded, from 0.
+        number: its place among the frames that could be decoded, from 0.
         seconds: its time stamp, if it has one.
         rgb: uint8 ``[H, W, 3]``, upright.
     """
 
-    index: int
+    number: int
     seconds: float | None
     rgb: U8
 
@@ -159,7 +159,7 @@ def _decoded(
     count = 0
     to_rgb = import_module("av.video.reformatter").VideoReformatter()
     packets = container.demux(stream)
-    packet = True
+    packet: Any = True
     while packet is not None:
         try:
             packet = next(packets, None)

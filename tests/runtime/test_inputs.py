@@ -49,7 +49,11 @@ def test_a_pattern_that_matches_nothing_is_named(tmp_path: Path) -> None:
 def test_a_list_may_be_endless() -> None:
     listed = (Input(Path(f"{n}.png")) for n in itertools.count())
     found = find_inputs(["first.png", "-", "never.png"], listed)
-    assert [str(item.path) for item in itertools.islice(found, 3)] == ["first.png", "0.png", "1.png"]
+    assert [str(item.path) for item in itertools.islice(found, 3)] == [
+        "first.png",
+        "0.png",
+        "1.png",
+    ]
 
 
 def test_paths_in_a_list_are_no_patterns_but_may_be_folders(tmp_path: Path) -> None:
@@ -89,7 +93,9 @@ def test_lines_too_long_to_be_paths_are_refused_and_not_kept() -> None:
 def test_any_names_come_back(names: list[bytes]) -> None:
     for null, end in ((False, b"\n"), (True, b"\0")):
         found = _listed(b"".join(name + end for name in names), null=null)
-        assert [os.fsencode(i.path) for i in found] == [os.fsencode(Path(os.fsdecode(n))) for n in names]
+        assert [os.fsencode(i.path) for i in found] == [
+            os.fsencode(Path(os.fsdecode(n))) for n in names
+        ]
 
 
 def test_each_path_is_given_as_soon_as_it_has_been_written() -> None:

@@ -108,7 +108,9 @@ def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 )
 def test_patterns_match_what_pythons_glob_finds(tree: Path, pattern: str) -> None:
     found = [os.path.normpath(path) for path in matches(pattern)]
-    assert sorted(found) == sorted({os.path.normpath(p) for p in glob.glob(pattern, recursive=True)})
+    assert sorted(found) == sorted(
+        {os.path.normpath(p) for p in glob.glob(pattern, recursive=True)}
+    )
     absolute = [str(path) for path in matches(f"{tree}/{pattern}")]
     assert len(absolute) == len(found)
     assert all(path.startswith(str(tree)) for path in absolute)

@@ -37,7 +37,8 @@ def test_the_source_is_taken_only_so_far_ahead() -> None:
 
     def source() -> Iterator[int]:
         nonlocal taken
-        for taken in itertools.count(1):  # noqa: B007 - read outside
+        while True:
+            taken += 1
             yield taken
 
     results = ordered(source(), lambda item: item, 3)

@@ -25,14 +25,16 @@ def _frames(path: Path, every: int = 1) -> list[Frame]:
     ("codec", "name"),
     [("ffv1", "a.mkv"), ("libx264", "a.mp4"), ("mpeg4", "a.avi"), ("libvpx", "a.webm")],
 )
-def test_frames_are_decoded(make_video: VideoFactory, tmp_path: Path, codec: str, name: str) -> None:
+def test_frames_are_decoded(
+    make_video: VideoFactory, tmp_path: Path, codec: str, name: str
+) -> None:
     levels = [10, 60, 110, 160, 210]
     path = make_video(tmp_path / name, levels, codec=codec, size=(64, 48))
     *frames, end = read_frames(path)
     assert end == Decoded(5)
     for index, (frame, level) in enumerate(zip(frames, levels, strict=True)):
         assert isinstance(frame, Frame)
-        assert frame.index == index
+        assert frame.number == index
         assert frame.rgb.shape == (48, 64, 3)
         assert frame.rgb.dtype == np.uint8
         assert abs(frame.rgb.astype(int) - level).max() <= 12
@@ -41,7 +43,7 @@ def test_frames_are_decoded(make_video: VideoFactory, tmp_path: Path, codec: str
 @pytest.mark.parametrize("every", [1, 3, 7, 8, 100])
 def test_every_nth_frame(make_video: VideoFactory, tmp_path: Path, every: int) -> None:
     path = make_video(tmp_path / "a.mkv", range(0, 240, 30))
-    assert [frame.index for frame in _frames(path, every)] == list(range(0, 8, every))
+    assert [frame.number for frame in _frames(path, every)] == list(range(0, 8, every))
 
 
 def test_a_variable_frame_rate_changes_the_seconds_not_the_choice(
@@ -49,7 +51,7 @@ def test_a_variable_frame_rate_changes_the_seconds_not_the_choice(
 ) -> None:
     millis = [0, 10, 500, 510, 2000, 2040]
     path = make_video(tmp_path / "a.mkv", range(6), millis=millis)
-    found = [(frame.index, frame.seconds) for frame in _frames(path, 2)]
+    found = [(frame.number, frame.seconds) for frame in _frames(path, 2)]
     assert found == [(0, 0.0), (2, 0.5), (4, 2.0)]
 
 
@@ -59,7 +61,7 @@ def test_broken_frames_are_passed_over_and_named(make_video: VideoFactory, tmp_p
     found = list(read_frames(path))
     assert [type(item) for item in found] == [Frame, Frame, Broken, Frame, Broken, Frame, Decoded]
     assert found[-1] == Decoded(4)
-    assert [frame.index for frame in found if isinstance(frame, Frame)] == [0, 1, 2, 3]
+    assert [frame.number for frame in found if isinstance(frame, Frame)] == [0, 1, 2, 3]
     first = found[2]
     assert isinstance(first, Broken)
     assert first.reason.startswith("after frame 2 (")
@@ -98,7 +100,7 @@ def test_a_header_that_lies_about_the_duration(make_video: VideoFactory, tmp_pat
         at = data.index(box)
         struct.pack_into(">I", data, at + field, 0xFFFFFFFE)
     path.write_bytes(data)
-    assert [frame.index for frame in _frames(path)] == [0, 1, 2]
+    assert [frame.number for frame in _frames(path)] == [0, 1, 2]
 
 
 def test_no_picture_in_it(audio_file: Path) -> None:
@@ -192,5 +194,7 @@ def test_pyav_missing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     import sys
 
     monkeypatch.setitem(sys.modules, "av", None)
-    with pytest.raises(ImageError, match=r"PyAV is not installed; run: pip install 'qmdd\[video\]'"):
+    with pytest.raises(
+        ImageError, match=r"PyAV is not installed; run: pip install 'qmdd\[video\]'"
+    ):
         list(read_frames(tmp_path / "a.mp4"))
