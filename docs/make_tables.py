@@ -182,7 +182,67 @@ def _engine_matrix() -> str:
 
 
 #: What fills the generated parts of each document.
+def detect_parts() -> dict[str, str]:
+    """The pipeline's measured figures, a column a bundle."""
+    found = [_pipeline(name) for name in ("pipeline", "pipeline_native")]
+    runs = [run for run in found if run is not None]
+    head = [f"{run['bundle']['target']}, {run['bundle']['runtime']}" for run in runs]
+    batches = [
+        [
+            f"{case['threads']}",
+            f"{case['batch']}",
+            *(f"{r['by_batch'][i]['images_a_second']:.1f}" for r in runs),
+        ]
+        for i, case in enumerate(runs[0]["by_batch"])
+    ]
+    return {
+        "batches": _rows(["threads", "batch", *(f"images a second: {h}" for h in head)], batches),
+        "pipeline": _rows(["what", "bar", *head], _pipeline_rows(runs)),
+    }
+
+
+def _pipeline(name: str) -> dict[str, Any] | None:
+    path = DOCS.parent / "benchmarks" / "results" / f"{name}.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+
+
+def _pipeline_rows(runs: list[dict[str, Any]]) -> list[list[str]]:
+    def ratio(run: dict[str, Any], way: str) -> str:
+        median, low, high = run["speed"]["pipeline_over"][way]
+        return f"{median:.2f} ({low:.2f}-{high:.2f})"
+
+    def rate(run: dict[str, Any], way: str) -> str:
+        return f"{run['speed']['images_a_second'][way]:.0f}"
+
+    def peaks(run: dict[str, Any]) -> str:
+        return ", ".join(f"{r['peak_mib']:.0f}" for r in run["memory"]["runs"])
+
+    counts = " and at ".join(f"{r['images']:,}" for r in runs[0]["memory"]["runs"])
+    images = f"{runs[0]['speed']['images']:,}"
+    cells: list[tuple[str, str, Callable[[dict[str, Any]], str]]] = [
+        (f"{images} files of 256x256: images a second", "", lambda r: rate(r, "pipeline")),
+        ("bare session, side by side", "", lambda r: rate(r, "bare_side_by_side")),
+        ("bare session, one by one on both", "", lambda r: rate(r, "bare_one_after_the_other")),
+        ("over the bare one, side by side", ">= 0.90", lambda r: ratio(r, "side_by_side")),
+        ("over the bare one, one by one", "", lambda r: ratio(r, "one_after_the_other")),
+        (f"peak memory at {counts} images, MiB", "<= 300", peaks),
+        (
+            "the larger over the smaller",
+            "<= 1.05",
+            lambda r: f"{r['memory']['largest_over_smallest']}",
+        ),
+        ("start, before the session loads, s", "<= 0.5", lambda r: f"{r['start']['seconds']}"),
+    ]
+    return [[what, bar, *(cell(run) for run in runs)] for what, bar, cell in cells]
+
+
+def _rows(head: list[str], rows: list[list[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
 DOCUMENTS: Mapping[str, Callable[[], dict[str, str]]] = {
+    "detect.md": detect_parts,
     "efficiency.md": table4_parts,
     "estimate.md": estimate_parts,
     "targets.md": target_parts,
