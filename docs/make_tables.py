@@ -184,6 +184,8 @@ def _engine_matrix() -> str:
 #: What fills the generated parts of each document.
 def detect_parts() -> dict[str, str]:
     """The pipeline's measured figures, a column a bundle."""
+    from qmdd.models.table import Table
+
     found = [_pipeline(name) for name in ("pipeline", "pipeline_native")]
     runs = [run for run in found if run is not None]
     head = [f"{run['bundle']['target']}, {run['bundle']['runtime']}" for run in runs]
@@ -195,9 +197,10 @@ def detect_parts() -> dict[str, str]:
         ]
         for i, case in enumerate(runs[0]["by_batch"])
     ]
+    rates = [f"images a second: {name}" for name in head]
     return {
-        "batches": _rows(["threads", "batch", *(f"images a second: {h}" for h in head)], batches),
-        "pipeline": _rows(["what", "bar", *head], _pipeline_rows(runs)),
+        "batches": Table("", ("threads", "batch", *rates), batches).markdown(),
+        "pipeline": Table("", ("what", "bar", *head), _pipeline_rows(runs)).markdown(),
     }
 
 
@@ -234,11 +237,6 @@ def _pipeline_rows(runs: list[dict[str, Any]]) -> list[list[str]]:
         ("start, before the session loads, s", "<= 0.5", lambda r: f"{r['start']['seconds']}"),
     ]
     return [[what, bar, *(cell(run) for run in runs)] for what, bar, cell in cells]
-
-
-def _rows(head: list[str], rows: list[list[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 DOCUMENTS: Mapping[str, Callable[[], dict[str, str]]] = {
