@@ -15,7 +15,7 @@ where that could be, ``w = base * high + low``, and the parts' sums are joined a
 
 Assumes: a private ``Conv`` of :mod:`.channels_last`, ungrouped, that reads codes of a
 ``MultiThreshold``, or these minus a whole number; weights ``DequantizeLinear(integers, 1)``.
-Guarantees: equal results. Other convolutions are left, those of pixels and depthwise ones without a note.
+Guarantees: equal results. Other convolutions are left as they are.
 """
 
 from __future__ import annotations
@@ -40,7 +40,8 @@ from .base import (
 )
 from .channels_last import NHWC
 from .codebook import INT16_PAIR, codebook_of, largest_sum, parts_of
-from .columns import Window, columns
+from .columns import Columns, Window
+from .grids import Grids
 from .pack_weights import Plan, packed_index
 
 _FLOAT, _UINT8 = 1, 2  # TensorProto data types
@@ -57,7 +58,7 @@ def matmul_conv(storage: str, opset: int) -> Pass:
 def _matmul_conv(graph: gs.Graph, storage: str, opset: int) -> Outcome:
     outcome = Outcome()
     taken: set[str] = set()
-    shared = _Columns(graph)
+    shared = _Rows(graph)
     for conv in [node for node in graph.nodes if node.op == "Conv" and node.domain == NHWC]:
         scale = producer(conv.inputs[1], "DequantizeLinear")
         weights = constant(scale.inputs[0]) if scale is not None else None
@@ -68,7 +69,7 @@ def _matmul_conv(graph: gs.Graph, storage: str, opset: int) -> Outcome:
             continue
         layer = free_name(scale.inputs[0].name.removesuffix(".codes"), taken)
         plan = Plan(layer, storage, opset, largest_code(source), None)
-        rows, zero = shared.of(conv, source, (weights.shape[2], weights.shape[3]))
+        rows, zero = shared.of(conv, source, weights.shape)
         _write(graph, conv, plan, weights.astype(np.int64), rows, zero)
         outcome.applied += 1
     if outcome.modified:
@@ -76,28 +77,35 @@ def _matmul_conv(graph: gs.Graph, storage: str, opset: int) -> Outcome:
     return outcome
 
 
-class _Columns:
+class _Rows:
     """Bytes of codes and their columns, made once for all convolutions that read them."""
 
     def __init__(self, graph: gs.Graph) -> None:
         self.graph = graph
+        self._grids, self._make = Grids(graph), Columns(graph)
         self._bytes: dict[str, gs.Tensor] = {}
-        self._columns: dict[tuple[str, int, Window], gs.Tensor] = {}
+        self._rows: dict[tuple[str, int, Window], gs.Tensor] = {}
 
-    def of(self, conv: gs.Node, source: gs.Node, kernel: tuple[int, int]) -> tuple[gs.Tensor, int]:
-        """What ``conv`` multiplies, and the byte that stands for zero in it."""
+    def of(self, conv: gs.Node, source: gs.Node, shape: tuple[int, ...]) -> tuple[gs.Tensor, int]:
+        """What ``conv``, its weights of this shape, multiplies, and the byte that means zero."""
         codes = source.outputs[0]
         zero = _zero(conv)
         if codes.name not in self._bytes:
             self._bytes[codes.name] = insert(
                 self.graph, "Cast", f"{codes.name}.bytes", [codes], {"to": _UINT8}
             )
-        window = Window.of(conv, kernel)
+        window = Window.of(conv, (shape[2], shape[3]))
         key = (codes.name, zero, window)
-        if key not in self._columns:
-            name = f"{conv.outputs[0].name}.columns"
-            self._columns[key] = columns(self.graph, self._bytes[codes.name], name, window, zero)
-        return self._columns[key], zero
+        if key not in self._rows:
+            self._rows[key] = self._make.of(
+                self._bytes[codes.name],
+                f"{conv.outputs[0].name}.columns",
+                window,
+                zero,
+                shape[1],
+                self._grids.of(codes),
+            )
+        return self._rows[key], zero
 
 
 def _zero(conv: gs.Node) -> int:
