@@ -51,33 +51,39 @@ class _Rows:
     def __init__(self, graph: gs.Graph) -> None:
         self.graph = graph
         self._like: dict[str, gs.Tensor] = {}
+        self._turned: set[str] = set()
         self._shapes: dict[str, gs.Tensor] = {}
 
     def note(self, node: gs.Node) -> gs.Tensor | None:
-        """What the result of ``node`` is at least as large as, if it is channels-last."""
-        like = self._found(node)
-        if like is not None:
-            for tensor in node.outputs:
-                self._like[tensor.name] = like
-        return like
+        """A tensor that the channels-last operands of ``node`` are as large as, if there is one.
 
-    def _found(self, node: gs.Node) -> gs.Tensor | None:
-        turned = node.op == "Transpose" and list(node.attrs.get("perm", [])) == TO_LAST
-        if turned or node.op == "MatMulInteger":
-            return node.outputs[0]
+        What a Transpose gives has none: asked for its shape, ONNX Runtime would transpose twice.
+        """
+        single = node.op in _ELEMENTWISE or node.op in _UNARY
         read = [self._like[t.name] for t in node.inputs if t.name in self._like]
-        if not read:
-            return None
-        if node.op in _ELEMENTWISE or node.op in _UNARY:
-            return read[0]
-        joined = node.op == "Concat" and node.attrs["axis"] == CHANNELS
-        return node.outputs[0] if joined or node.op in ("Slice", "Pad") else None
+        turned = any(t.name in self._turned for t in node.inputs)
+        out = node.outputs[0]
+        if node.op == "Transpose" and list(node.attrs.get("perm", [])) == TO_LAST:
+            self._turned.add(out.name)
+        elif (
+            node.op in ("MatMulInteger", "MatMulIntegerToFloat")
+            or (single and turned)
+            or (read and _keeps_rank(node))
+        ):
+            self._like[out.name] = out
+        elif single and read:
+            self._like[out.name] = read[0]
+        return read[0] if single and read else None
 
     def shape(self, like: gs.Tensor) -> gs.Tensor:
         """``[W, C]`` of a channels-last tensor."""
         if like.name not in self._shapes:
             attrs = {"start": 2, "end": 4}
-            self._shapes[like.name] = insert(
-                self.graph, "Shape", f"{like.name}.row", [like], attrs
-            )
+            self._shapes[like.name] = insert(self.graph, "Shape", f"{like.name}.row", [like], attrs)
         return self._shapes[like.name]
+
+
+def _keeps_rank(node: gs.Node) -> bool:
+    """Whether ``node`` gives another channels-last tensor, of a size of its own."""
+    joined = node.op == "Concat" and node.attrs["axis"] == CHANNELS
+    return joined or node.op in ("Slice", "Pad")

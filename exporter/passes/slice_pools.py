@@ -1,7 +1,7 @@
-"""Means of two neighbours as two Slices and a sum; factors of two wait for the next product.
+"""Means of two neighbours as a Slice, a Gather and a sum; factors of two wait for the next product.
 
-CQB pools rows and columns apart, ``(a + b) / 2`` each. Channels-last, the even and the odd rows (or
-columns) are two Slices; the last of an odd side stands alone, which an edge repeated once gives:
+CQB pools rows and columns apart, ``(a + b) / 2`` each. Channels-last, the even rows (or columns) are a
+Slice and the odd ones a Gather; the last of an odd side stands alone, which taking it twice gives:
 ``(a + a) / 2`` is ``a``. Halving is exact, so it may follow the sums of the second pooling, and of
 two constants behind each other, one a power of two, the product is exact too::
 
@@ -62,20 +62,29 @@ def _halve(graph: gs.Graph, pool: gs.Node, axis: int) -> None:
         if by is not None and _power_of_two(by):  # the mean before this one
             x, factor = before.inputs[0], factor * by
     name = out.name
-    pads = np.zeros(8, dtype=np.int64)
-    pads[4 + axis] = 1
-    edge = gs.Constant(f"{name}.pads", pads)
-    padded = insert(graph, "Pad", f"{name}.padded", [x, edge], {"mode": "edge"})
     limits = [shared_constant(graph, f"slice.{n}", np.array([v], dtype=np.int64))
-              for n, v in (("end", _END), (f"axis{axis}", axis), ("step", 2))]  # fmt: skip
-    halves = []
-    for start, source in enumerate((x, padded)):
-        first = shared_constant(graph, f"slice.start{start}", np.array([start], dtype=np.int64))
-        halves.append(insert(graph, "Slice", f"{name}.{start}", [source, first, *limits]))
-    total = insert(graph, "Add", f"{name}.sum", halves)
+              for n, v in (("start", 0), ("end", _END), (f"axis{axis}", axis), ("step", 2))]  # fmt: skip
+    even = insert(graph, "Slice", f"{name}.even", [x, *limits])
+    odd = insert(graph, "Gather", f"{name}.odd", [x, _odd(graph, x, name, axis)], {"axis": axis})
+    total = insert(graph, "Add", f"{name}.sum", [even, odd])
     by = gs.Constant(f"{name}.factor", np.array(factor, dtype=np.float32))
     replace_uses(graph, out, insert(graph, "Mul", f"{name}.mean", [total, by]))
     pool.outputs.clear()
+
+
+def _odd(graph: gs.Graph, x: gs.Tensor, name: str, axis: int) -> gs.Tensor:
+    """Places ``1, 3, 5, ..`` along ``axis``, behind the last one the last: half the side, rounded up."""
+
+    def number(what: str, value: int | list[int]) -> gs.Constant:
+        return shared_constant(graph, f"odd.{what}", np.array(value, dtype=np.int64))
+
+    attrs = {"start": axis, "end": axis + 1}
+    side = insert(graph, "Shape", f"{name}.side", [x], attrs)
+    count = insert(graph, "Squeeze", f"{name}.count", [side])
+    ends = insert(graph, "Add", f"{name}.ends", [count, number("one", 1)])
+    free = insert(graph, "Range", f"{name}.free", [number("one", 1), ends, number("two", 2)])
+    last = insert(graph, "Sub", f"{name}.last", [count, number("one", 1)])
+    return insert(graph, "Min", f"{name}.places", [free, last])
 
 
 def _scalar(mul: gs.Node) -> float | None:
