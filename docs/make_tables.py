@@ -184,7 +184,7 @@ def _engine_matrix() -> str:
 #: What fills the generated parts of each document.
 def detect_parts() -> dict[str, str]:
     """The pipeline's measured figures, a column a bundle."""
-    from qmdd.models.table import Table
+    from qmdd.models.tables import Table
 
     found = [_pipeline(name) for name in ("pipeline", "pipeline_native")]
     runs = [run for run in found if run is not None]

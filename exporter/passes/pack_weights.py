@@ -87,7 +87,7 @@ def _pack_weights(graph: gs.Graph, storage: str, opset: int, int16_pairs: bool) 
             continue
         layer = free_name(name.removesuffix(".codes"), taken)
         top = thresholds.shape[1]
-        plan = _Plan(layer, storage, opset, top, INT16_PAIR // top if int16_pairs else None)
+        plan = Plan(layer, storage, opset, top, INT16_PAIR // top if int16_pairs else None)
         _store(graph, conv, plan, codes.astype(np.int64))
         outcome.applied += 1
     if outcome.modified:
@@ -101,8 +101,8 @@ def _widen_stem(scale: gs.Node, codes: np.ndarray, opset: int) -> None:
         scale.inputs[0] = gs.Constant("stem.weight.wide", codes.astype(np.int32))
 
 
-class _Plan(NamedTuple):
-    """How one layer is to be stored.
+class Plan(NamedTuple):
+    """How one layer is to be stored: its name, one of :data:`STORAGES`, and the opset.
 
     ``top`` is the largest activation code, ``widest`` the largest weight of a part, if limited.
     """
@@ -114,7 +114,7 @@ class _Plan(NamedTuple):
     widest: int | None
 
 
-def _store(graph: gs.Graph, conv: gs.Node, plan: _Plan, codes: np.ndarray) -> None:
+def _store(graph: gs.Graph, conv: gs.Node, plan: Plan, codes: np.ndarray) -> None:
     layer = plan.layer
     book = codebook_of(codes)
     values = book.first + book.stride * np.arange(book.levels, dtype=np.int64)
@@ -144,7 +144,8 @@ def _store(graph: gs.Graph, conv: gs.Node, plan: _Plan, codes: np.ndarray) -> No
     conv.outputs.clear()
 
 
-def _width(plan: _Plan, book: Codebook) -> int:
+def width_of(plan: Plan, book: Codebook) -> int:
+    """Bits that an index into ``book`` is stored in; :class:`ExportError` if it does not fit."""
     if book.bits > 8:
         raise refuse(
             plan.layer, f"{book.bits}-bit weights fit no storage", "use 1, 2, 3, 4 or 8 bits"
@@ -161,11 +162,11 @@ def _width(plan: _Plan, book: Codebook) -> int:
     return asked
 
 
-def _index(graph: gs.Graph, plan: _Plan, codes: np.ndarray, book: Codebook) -> gs.Tensor:
+def _index(graph: gs.Graph, plan: Plan, codes: np.ndarray, book: Codebook) -> gs.Tensor:
     """INT32 indices of ``codes``, from packed constants."""
     name = f"{plan.layer}.index"
     index = ((codes - book.first) // book.stride).astype(np.uint8)
-    width = _width(plan, book)
+    width = width_of(plan, book)
     if width != 3:
         return _plane(graph, name, index, width, plan.opset)
     low = _plane(graph, f"{name}.low", index & np.uint8(3), 2, plan.opset)
@@ -181,7 +182,7 @@ def _plane(graph: gs.Graph, name: str, values: np.ndarray, width: int, opset: in
         return _byte_plane(graph, name, values, width)
     stored = gs.Constant(f"{name}.uint{width}", values)
     if width < 8:
-        _packed(graph)[stored.name] = width
+        note_packed(graph, stored.name, width)
     return insert(graph, "Cast", name, [stored], {"to": _INT32})
 
 
@@ -210,6 +211,11 @@ def _byte_plane(graph: gs.Graph, name: str, values: np.ndarray, width: int) -> g
 def _packed(graph: gs.Graph) -> dict[str, int]:
     names: dict[str, int] = graph.__dict__.setdefault(PACKED, {})
     return names
+
+
+def note_packed(graph: gs.Graph, name: str, width: int) -> None:
+    """Have the uint8 constant ``name`` written as UINT2 or UINT4."""
+    _packed(graph)[name] = width
 
 
 def packed_constants(graph: gs.Graph) -> dict[str, int]:
