@@ -7,6 +7,7 @@ decoded, and every failure is one :class:`ImageError` that names the file.
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import re
 import stat
@@ -14,7 +15,7 @@ import threading
 import warnings
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -38,6 +39,8 @@ MAX_PIXELS = 64 * 1024 * 1024
 #: Larger files are refused unread: no image of MAX_PIXELS needs more, and some decoders read
 #: the whole file before they know the image's size.
 MAX_FILE_BYTES = 1 << 30
+#: Smaller files are read at once.
+_READ_AT_ONCE = 1 << 22
 
 
 def require_pillow() -> None:
@@ -113,8 +116,8 @@ def opened(path: str | os.PathLike[str], max_pixels: int = MAX_PIXELS) -> Iterat
     # A format that this build of Pillow does not know would end the search with a KeyError.
     formats = [name for name in FORMATS if name in Image.OPEN]
     try:
-        _check_file(path)
-        with _quiet, Image.open(path, formats=formats) as image:
+        size = _check_file(path)
+        with _quiet, _whole(path, size) as file, Image.open(file, formats=formats) as image:
             _check_size(path, image.size, max_pixels)
             yield image
     except ImageError:
@@ -136,7 +139,17 @@ def opened(path: str | os.PathLike[str], max_pixels: int = MAX_PIXELS) -> Iterat
         raise ImageError(f"{path}: damaged image ({type(error).__name__}: {error})") from error
 
 
-def _check_file(path: str | os.PathLike[str]) -> None:
+def _whole(path: str | os.PathLike[str], size: int) -> BinaryIO:
+    """The file's bytes, read at once: decoders read in many small steps, a third slower."""
+    file = open(path, "rb")
+    if size > _READ_AT_ONCE:
+        return file
+    with file:
+        return io.BytesIO(file.read(size))
+
+
+def _check_file(path: str | os.PathLike[str]) -> int:
+    """Its size in bytes."""
     status = os.stat(path)
     if stat.S_ISDIR(status.st_mode):
         listable = os.access(path, os.R_OK | os.X_OK)
@@ -148,6 +161,7 @@ def _check_file(path: str | os.PathLike[str]) -> None:
         raise ImageError(f"{path}: not a regular file; save the image to a file first")
     if status.st_size > MAX_FILE_BYTES:
         raise ImageError(f"{path}: larger than {MAX_FILE_BYTES >> 20} MiB; crop it first")
+    return status.st_size
 
 
 def _too_large(max_pixels: int) -> str:
