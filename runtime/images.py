@@ -117,7 +117,7 @@ def opened(path: str | os.PathLike[str], max_pixels: int = MAX_PIXELS) -> Iterat
     formats = [name for name in FORMATS if name in Image.OPEN]
     try:
         size = _check_file(path)
-        with _quiet, _whole(path, size) as file, Image.open(file, formats=formats) as image:
+        with _quiet, _open_file(path, size) as file, Image.open(file, formats=formats) as image:
             _check_size(path, image.size, max_pixels)
             yield image
     except ImageError:
@@ -139,13 +139,11 @@ def opened(path: str | os.PathLike[str], max_pixels: int = MAX_PIXELS) -> Iterat
         raise ImageError(f"{path}: damaged image ({type(error).__name__}: {error})") from error
 
 
-def _whole(path: str | os.PathLike[str], size: int) -> BinaryIO:
-    """The file's bytes, read at once: decoders read in many small steps, a third slower."""
-    file = open(path, "rb")
-    if size > _READ_AT_ONCE:
-        return file
-    with file:
-        return io.BytesIO(file.read(size))
+@contextlib.contextmanager
+def _open_file(path: str | os.PathLike[str], size: int) -> Iterator[BinaryIO]:
+    """The file, or its bytes read at once: decoders read in many small steps, which is slower."""
+    with open(path, "rb") as file:
+        yield file if size > _READ_AT_ONCE else io.BytesIO(file.read(size))
 
 
 def _check_file(path: str | os.PathLike[str]) -> int:
