@@ -45,9 +45,10 @@ __all__ = ["BATCH", "EVERY", "Detector", "Verdict", "score_from_logit", "verdict
 class Detector:
     """A bundle's model, ready to score images.
 
-    >>> detector = Detector.open(bundle)  # doctest: +SKIP
-    >>> detector.score("photo.jpg")  # doctest: +SKIP
-    0.0309...
+    For example::
+
+        detector = Detector.open("bundle")
+        detector.score("photo.jpg")  # 0.0309..., the probability of fake
 
     Args:
         bundle: an opened bundle.

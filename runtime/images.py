@@ -199,7 +199,7 @@ def find_images(paths: Iterable[str | os.PathLike[str]]) -> Iterator[Path]:
     """
     for given in paths:
         path = Path(given)
-        if path.is_dir():
+        if os.path.isdir(path):
             yield from walk(path, SUFFIXES)
         else:
             yield path

@@ -29,9 +29,9 @@ def ordered(source: Iterable[T], work: Callable[[T], R], threads: int) -> Genera
     """
     run = _Run(iter(source), work, _AHEAD * threads)
     workers = [threading.Thread(target=run.work_on, daemon=True) for _ in range(threads)]
-    for worker in workers:
-        worker.start()
     try:
+        for worker in workers:
+            worker.start()
         yield from run.results()
     finally:
         run.stop()
@@ -42,7 +42,7 @@ def _join(workers: list[threading.Thread], run: _Run[T, R]) -> None:
     """Wait for all threads, but not for ever."""
     started = time.monotonic()
     for worker in workers:
-        while worker.is_alive():
+        while worker.is_alive():  # not where it was never started
             patience = _PATIENCE_AT_WORK if run.busy else _PATIENCE
             if time.monotonic() > started + patience:
                 return

@@ -1,4 +1,4 @@
-"""Scores of a labelled image folder, one image after the other, and what cannot be scored.
+"""Scores of a labelled image folder, and what in it cannot be scored.
 
 Unusable images are found early where their header shows it, before the first image is scored; the
 rest where they are decoded. Either all are left out, counted and named, or the run fails and says

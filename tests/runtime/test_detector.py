@@ -359,3 +359,28 @@ def test_the_verdict_at_the_threshold_is_real() -> None:
     assert verdict_from_score(0.5, 0.5) == "real"
     assert verdict_from_score(math.nextafter(0.5, 1), 0.5) == "fake"
     assert Verdict(Path("a")) == (Path("a"), *[None] * 5)
+
+
+def test_the_example_in_the_documents(
+    make_bundle: BundleFactory,
+    make_video: Callable[..., Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    text = (Path(__file__).parents[2] / "docs" / "detect.md").read_text(encoding="utf-8")
+    example = text.split("```python\n")[1].split("```")[0]
+    make_bundle()
+    _image(tmp_path, "photo.jpg", 255)
+    make_video(tmp_path / "clip.mp4", [0, 0], codec="mpeg4")
+    monkeypatch.chdir(tmp_path)
+    array = np.full((40, 40, 3), 128, dtype=np.uint8)
+    names = {"array": array, "images": ["photo.jpg", array]}
+    exec(compile(example, "detect.md", "exec"), names)  # noqa: S102 - it is ours
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 5
+    assert lines[0].endswith(" 0.5")
+    assert float(lines[2]) == 0.5
+    assert lines[3].startswith("photo.jpg 0.98")
+    assert lines[4].startswith("clip.mp4 0.0")
+    assert lines[4].endswith("real None")
