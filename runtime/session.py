@@ -141,6 +141,9 @@ class OnnxSession(Session):
         options.log_severity_level = _ERRORS_ONLY
         options.intra_op_num_threads = self._threads
         options.inter_op_num_threads = 1
+        # Planning memory for each size of image saves 5 % of the time where there are many small
+        # operators. With our own there are few: it saves nothing, and scatters memory.
+        options.enable_mem_pattern = library is None
         try:
             if library is not None:
                 options.register_custom_ops_library(str(library))
