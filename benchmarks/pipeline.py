@@ -57,7 +57,7 @@ _STOP_AT_SESSION = (
 def make_images(
     folder: Path, count: int, sides: Sequence[int], distinct: int = 200, seed: int = 0
 ) -> None:
-    """``count`` JPEG files, links to at most ``distinct`` different ones; each tenth is largest."""
+    """``count`` JPEG files, at most ``distinct`` of them different; pairs of the largest."""
     rng = np.random.default_rng(seed)
     samples = [Image.open(path).convert("RGB") for path in sorted(SAMPLES.glob("*.webp"))]
     folder.mkdir()
@@ -66,7 +66,7 @@ def make_images(
         if index >= distinct:
             os.link(folder / f"{index % distinct:05}.jpg", path)
             continue
-        width, height = map(int, rng.choice(sides, 2)) if index % 10 else (max(sides),) * 2
+        width, height = (max(sides),) * 2 if index % 20 < 2 else map(int, rng.choice(sides, 2))
         tile = np.asarray(samples[index % len(samples)])
         tile = np.roll(tile, tuple(2 * rng.integers(0, 128, 2)), axis=(0, 1))
         pixels = np.tile(tile, (-(-height // 256), -(-width // 256), 1))[:height, :width]

@@ -23,6 +23,7 @@ from qmdd.runtime.bundle import Bundle
 from qmdd.runtime.detector import Detector, Verdict, score_from_logit, verdict_from_score
 from qmdd.runtime.errors import BundleError, ImageError, SessionError
 from qmdd.runtime.images import load_rgb
+from qmdd.runtime.inputs import find_inputs
 from qmdd.runtime.pixels import load_prepared
 from qmdd.runtime.session import OnnxSession
 from qmdd.runtime.verdicts import Clip, FramePlace
@@ -384,3 +385,20 @@ def test_the_example_in_the_documents(
     assert lines[3].startswith("photo.jpg 0.98")
     assert lines[4].startswith("clip.mp4 0.0")
     assert lines[4].endswith("real None")
+
+
+def test_a_folder_that_changes_while_it_is_scored(detector: Detector, tmp_path: Path) -> None:
+    """What vanishes is named, what appears late is left out or scored; nothing crashes."""
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    for index in range(40):
+        _image(folder, f"{index:02}.png", 255)
+    found = detector.detect(find_inputs([str(folder)]))
+    first = next(found)
+    for index in range(30, 40):
+        (folder / f"{index}.png").unlink()
+    _image(folder, "99.png", 255)
+    verdicts = {verdict.path.name: verdict for verdict in (first, *found)}
+    assert [verdicts[f"{index:02}.png"].verdict for index in range(30)] == ["fake"] * 30
+    gone = folder / "35.png"
+    assert verdicts["35.png"].error == f"{gone}: no such file"
