@@ -66,7 +66,7 @@ def make_images(
         if index >= distinct:
             os.link(folder / f"{index % distinct:05}.jpg", path)
             continue
-        width, height = (max(sides),) * 2 if index % 20 < 2 else map(int, rng.choice(sides, 2))
+        width, height = (max(sides),) * 2 if index % 50 < 2 else map(int, rng.choice(sides, 2))
         tile = np.asarray(samples[index % len(samples)])
         tile = np.roll(tile, tuple(2 * rng.integers(0, 128, 2)), axis=(0, 1))
         pixels = np.tile(tile, (-(-height // 256), -(-width // 256), 1))[:height, :width]
@@ -167,7 +167,7 @@ def memory(bundle: Bundle, folder: Path, counts: Sequence[int]) -> dict[str, Any
     command = [sys.executable, "-m", "qmdd.cli.main", "detect", str(bundle.path), "--jsonl"]
     for count in counts:
         images = folder / f"memory{count}"
-        make_images(images, count, (*range(64, 321, 2), 512), distinct=100)
+        make_images(images, count, (*range(64, 161, 2), 512), distinct=100)
         found = [peak_mib([*command, str(images), "--threads=2"]) for _ in range(ROUNDS)]
         mib, took = (statistics.median(column) for column in zip(*found, strict=True))
         each = [round(peak, 1) for peak, _ in found]
