@@ -214,6 +214,7 @@ def _pipeline_rows(run: dict[str, Any]) -> list[tuple[str, ...]]:
 
     counts = " and at ".join(f"{one['images']:,}" for one in memory["runs"])
     peaks = ", ".join(f"{one['peak_mib']:.0f}" for one in memory["runs"])
+    varied = run["memory_varied_sizes"]["runs"]
     start = run["start"]
     return [
         (
@@ -230,6 +231,11 @@ def _pipeline_rows(run: dict[str, Any]) -> list[tuple[str, ...]]:
             "the larger over the smaller",
             f"{memory['largest_over_smallest']:.3f}",
             f"<= {bars['memory_growth']:.2f}",
+        ),
+        (
+            "peak memory, images of many sizes up to 512x512, MiB",
+            ", ".join(f"{one['peak_mib']:.0f}" for one in varied),
+            "",
         ),
         (
             "start of the command to where the session loads, s",
