@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import abc
-import os
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import numpy.typing as npt
 
 from .contract import INPUT
 from .errors import SessionError, not_installed
+from .machine import usable_cores
 
 U8 = npt.NDArray[np.uint8]
 F32 = npt.NDArray[np.float32]
@@ -42,7 +42,7 @@ class Session(abc.ABC):
             raise SessionError(f"{self._name}: no such model file")
         #: Named even by default: left to themselves, runtimes pin threads to cores, and complain
         #: on stderr where a container does not give them all.
-        self._threads = threads or _cores()
+        self._threads = threads or usable_cores()
 
     @abc.abstractmethod
     def _fetch(self, images: U8) -> list[Array]:
@@ -148,12 +148,6 @@ class OnnxSession(Session):
 
     def _fetch(self, images: U8) -> list[Array]:
         return list(self._session.run(list(self.outputs), {"image": images}))
-
-
-def _cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def one_line(error: Exception) -> str:
