@@ -149,6 +149,11 @@ class OnnxSession(Session):
     def _fetch(self, images: U8) -> list[Array]:
         return list(self._session.run(list(self.outputs), {"image": images}))
 
+    @property
+    def metadata(self) -> dict[str, str]:
+        """What the file's maker wrote about it: ONNX's ``metadata_props``."""
+        return dict(self._session.get_modelmeta().custom_metadata_map)
+
 
 def one_line(error: Exception) -> str:
     """What a runtime's exception says, on one line of at most 400 characters."""
