@@ -1,15 +1,18 @@
 """The twin's topology quantised by Brevitas, as the QCDQ model that it exports.
 
-    python benchmarks/_brevitas.py FILE [--bits 2] [--width 1]
+    python benchmarks/_brevitas.py TWIN FILE IMAGES [--bits 2]
+
+TWIN is the twin's checkpoint, IMAGES an ``.npy`` file, uint8 ``[k, N, 3, H, W]``.
 
 Brevitas wants an older setuptools than this project, so it is in no extra; a folder of its own on
 ``PYTHONPATH`` is enough:
 
-    pip install --target FOLDER --no-deps brevitas==0.13.4 dependencies==2.0.1 unfoldNd
+    pip install --target FOLDER --no-deps brevitas==0.13.4 dependencies==2.0.1 unfoldNd \\
+        onnxoptimizer
 
 Its quantizers stand where ours do: per tensor and unsigned behind the nonlinearity, per channel and
-signed on the weights; the stem and the head stay in full precision. Weights are random, scales come
-from one forward pass.
+signed on the weights; the stem and the head stay in full precision. Nothing is trained: weights are
+the twin's, scales come from a forward pass over the images.
 """
 
 from __future__ import annotations
@@ -19,11 +22,12 @@ import time
 import warnings
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import nn
 
-from qmdd.exporter.twin import twin_detector
-from qmdd.models import ActivationChain, DetectorConfig, QuantConv2d
+from qmdd.models import ActivationChain, QuantConv2d
+from qmdd.models.checkpoint import Checkpoint
 
 
 class _Quantised(nn.Module):
@@ -69,24 +73,28 @@ def quantise(network: nn.Module, bits: int) -> nn.Module:
 def main() -> None:
     """Build, run once in training mode, export, say how long the export took."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("twin", type=Path)
     parser.add_argument("file", type=Path)
+    parser.add_argument("images", type=Path)
     parser.add_argument("--bits", type=int, default=2)
-    parser.add_argument("--width", type=float, default=1.0)
     given = parser.parse_args()
     from brevitas.export import export_onnx_qcdq
 
-    network = quantise(twin_detector(DetectorConfig(width=given.width)), given.bits)
-    image = torch.randint(0, 256, (1, 3, 256, 256), dtype=torch.uint8)
-    network.train()
+    network = quantise(Checkpoint(given.twin).detector().eval(), given.bits)
+    images = torch.from_numpy(np.load(given.images))
+    for module in network.modules():  # statistics of scales only; batch-norm keeps the twin's
+        if type(module).__module__.startswith("brevitas"):
+            module.train()
     with torch.no_grad():
-        network(image)
+        for batch in images:
+            network(batch)
     network.eval()
     started = time.perf_counter()
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
         export_onnx_qcdq(
             network,
-            args=image,
+            args=images[0],
             export_path=str(given.file),
             input_names=["image"],
             output_names=["logit"],

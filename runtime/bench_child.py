@@ -16,6 +16,7 @@ import os
 import sys
 import time
 from collections import Counter
+from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 from typing import IO, Any
@@ -168,7 +169,7 @@ def timed(subject: Subject, images: U8, runs: int) -> tuple[list[float], list[fl
     return wall[1:], cpu[1:]
 
 
-def main(make: type[Any] = SessionSubject) -> int:
+def main(make: Callable[[dict[str, Any]], Subject] = SessionSubject) -> int:
     """Entry point; 0, or 1 after an ``error`` event that says what is wrong."""
     die_with_parent()
     with os.fdopen(int(sys.argv[1]), "w", encoding="utf-8", buffering=1) as events:
