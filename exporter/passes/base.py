@@ -95,6 +95,11 @@ def largest_code(quantizer: gs.Node) -> int:
     return int(table.shape[1])
 
 
+def per_channel_shape(quantizer: gs.Node) -> tuple[int, ...]:
+    """What a row of a ``MultiThreshold``'s table is reshaped to, to lie along its channels."""
+    return (-1,) if quantizer.attrs.get("axis", 1) == 3 else (1, -1, 1, 1)
+
+
 def ascending(table: np.ndarray) -> bool:
     """In order and without NaN; a code that all floats or none have leaves equal infinities."""
     return not np.isnan(table).any() and bool((table[:, 1:] >= table[:, :-1]).all())

@@ -8,7 +8,8 @@ consumers that know Q/DQ see integer activations, and the true step is multiplie
 convolution. Where the convolutions read ``code - zero``, zero is taken from the count and becomes
 the zero point of both: QuantizeLinear gives the code, DequantizeLinear ``code - zero``.
 
-Assumes: ``MultiThreshold(x, T)``, ``T`` a constant ``[C or 1, n]``, ascending; every reader of its
+Assumes: ``MultiThreshold(x, T)``, ``T`` a constant ``[C or 1, n]``, ascending, along axis 1 or the
+node's ``axis``; every reader of its
 codes takes the same constant from them, or none does.
 Guarantees: no operator outside the standard domain is left; codes are equal; each code tensor is
 called ``<layer>.codes``.
@@ -25,6 +26,7 @@ from .base import (
     centred_uses,
     constant,
     insert,
+    per_channel_shape,
     refuse,
     replace_uses,
     tidy,
@@ -51,10 +53,11 @@ def lower_thresholds(graph: gs.Graph, *, in_bytes: bool = False) -> Outcome:
         if table is None or not ascending(table):
             raise refuse(layer, "its thresholds are not an ascending constant", "freeze it again")
         x, old = node.inputs[0], node.outputs[0]
+        shape = per_channel_shape(node)
         if table.shape[1] <= CHAIN_LIMIT:
-            count = _compare(graph, layer, x, table, _UINT8 if in_bytes else _FLOAT)
+            count = _compare(graph, layer, x, table, shape, _UINT8 if in_bytes else _FLOAT)
         else:
-            count = _search(graph, layer, x, table)
+            count = _search(graph, layer, x, table, shape)
         wide = in_bytes or table.shape[1] > 127
         level, readers = centred_uses(old)
         if level:
@@ -94,12 +97,19 @@ def _quantise_padded(
         node.inputs[index] = values
 
 
-def _compare(graph: gs.Graph, layer: str, x: gs.Tensor, table: np.ndarray, kind: int) -> gs.Tensor:
+def _compare(
+    graph: gs.Graph,
+    layer: str,
+    x: gs.Tensor,
+    table: np.ndarray,
+    shape: tuple[int, ...],
+    kind: int,
+) -> gs.Tensor:
     """The count as floats, made of ones and sums of type ``kind``."""
     total: gs.Tensor | None = None
     for index in range(table.shape[1]):
         name = f"{layer}.t{index}"
-        threshold = gs.Constant(name, table[:, index].reshape(1, -1, 1, 1).astype(np.float32))
+        threshold = gs.Constant(name, table[:, index].reshape(shape).astype(np.float32))
         reached = insert(graph, "GreaterOrEqual", f"{name}.reached", [x, threshold])
         one = insert(graph, "Cast", f"{name}.one", [reached], {"to": kind})
         total = one if total is None else insert(graph, "Add", f"{name}.sum", [total, one])
@@ -110,19 +120,21 @@ def _compare(graph: gs.Graph, layer: str, x: gs.Tensor, table: np.ndarray, kind:
     return total
 
 
-def _search(graph: gs.Graph, layer: str, x: gs.Tensor, table: np.ndarray) -> gs.Tensor:
+def _search(
+    graph: gs.Graph, layer: str, x: gs.Tensor, table: np.ndarray, shape: tuple[int, ...]
+) -> gs.Tensor:
     channels, top = table.shape
     rounds = int(np.log2(top + 1))
     if 2**rounds != top + 1:
         raise refuse(layer, f"{top} thresholds are not 2^k - 1", "use 1, 2, 3, 4 or 8 bits")
     flat = gs.Constant(f"{layer}.table", table.reshape(-1).astype(np.float32))
-    first = (np.arange(channels, dtype=np.int32) * top).reshape(1, -1, 1, 1)
+    first = (np.arange(channels, dtype=np.int32) * top).reshape(shape)
     position: gs.Tensor | None = None  # codes found so far, int32
     for k in reversed(range(rounds)):
         name, half = f"{layer}.s{k}", 2**k
         probe = gs.Constant(f"{name}.probe", first + np.int32(half - 1))
         if position is None:
-            row = gs.Constant(f"{name}.row", table[:, half - 1].reshape(1, -1, 1, 1))
+            row = gs.Constant(f"{name}.row", table[:, half - 1].reshape(shape))
             threshold: gs.Tensor = row
         else:
             index = insert(graph, "Add", f"{name}.index", [position, probe])

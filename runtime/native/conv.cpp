@@ -1,0 +1,455 @@
+#include "conv.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <limits>
+#include <numeric>
+#include <stdexcept>
+
+namespace qmdd {
+namespace {
+
+// Rows of one item of work: enough to reuse a panel's weights, few enough to share among threads.
+constexpr int64_t kRows = 8;
+// Two products of a code and a weight of which the sum may pass INT16.
+constexpr int32_t kInt16Pair = 32767 / 2;
+
+int64_t round_up(int64_t value, int64_t to) { return (value + to - 1) / to * to; }
+
+[[noreturn]] void refuse(const char* why) { throw std::invalid_argument(why); }
+
+std::vector<int32_t> unpack(const ConvSpec& spec, const ConvData& data, size_t count) {
+  std::vector<int32_t> weights(count);
+  const size_t bits = size_t(spec.bits);
+  if (data.weight_bytes != (count * bits + 7) / 8) refuse("weights: wrong number of bytes");
+  for (size_t i = 0; i < count; ++i) {
+    uint32_t index = 0;
+    for (size_t b = 0; b < bits; ++b) {
+      const size_t at = i * bits + b;
+      index |= uint32_t(data.weights[at / 8] >> (at % 8) & 1) << b;
+    }
+    weights[i] = int32_t(spec.first) + int32_t(spec.step) * int32_t(index);
+  }
+  return weights;
+}
+
+// The largest magnitude; refuses what could pass INT32 in a channel's sum.
+int32_t largest_weight(const ConvSpec& spec, const std::vector<int32_t>& weights) {
+  const size_t each = weights.size() / size_t(spec.out_channels);
+  int32_t largest = 0;
+  for (size_t out = 0; out < size_t(spec.out_channels); ++out) {
+    int64_t sum = 0;
+    for (size_t i = out * each; i < (out + 1) * each; ++i) {
+      largest = std::max(largest, std::abs(weights[i]));
+      sum += std::abs(weights[i]);
+    }
+    // Twice: a weight's high part alone, and the correction for pad_code, can each be that large.
+    if (2 * sum * spec.top_code > std::numeric_limits<int32_t>::max())
+      refuse("the sums of a channel may pass INT32");
+  }
+  return largest;
+}
+
+template <class Vector>
+void padded_copy(Vector& to, const float* from, int64_t count, int64_t width) {
+  to.assign(size_t(width), 0.0f);
+  std::copy(from, from + count, to.begin());
+}
+
+// Asks for the floats that `finish` will read or write: they come while the sums are computed.
+template <class T>
+void expect(T* floats, const FinishArgs& f, bool write) {
+  constexpr int64_t kLine = 16;
+  for (int64_t pixel = 0; pixel < f.count; ++pixel) {
+    for (int64_t c = 0; c < f.channels; c += kLine) {
+      const float* at = floats + pixel * f.pixel + c;
+      if (write) __builtin_prefetch(at, 1, 2);
+      else __builtin_prefetch(at, 0, 2);
+    }
+  }
+}
+
+void check(const ConvSpec& spec, const ConvData& data) {
+  const auto within = [](int64_t v, int64_t low, int64_t high) { return v >= low && v <= high; };
+  constexpr int64_t kMost = 1 << 20;
+  if (!within(spec.in_channels, 1, kMost) || !within(spec.out_channels, 1, kMost))
+    refuse("channels must be within 1 and 2^20");
+  for (int i = 0; i < 2; ++i) {
+    if (!within(spec.kernel[i], 1, 64) || !within(spec.stride[i], 1, 64))
+      refuse("kernel and stride must be within 1 and 64");
+  }
+  for (int i = 0; i < 4; ++i) {
+    if (!within(spec.pads[i], 0, 64) || !within(spec.in_halo[i], 0, 64))
+      refuse("pads and halo must be within 0 and 64");
+  }
+  if (!within(spec.out_halo, 0, 64)) refuse("halo must be within 0 and 64");
+  if (!within(spec.pad_code, 0, 255) || !within(spec.out_pad_code, 0, 255) ||
+      !within(spec.top_code, 1, 255))
+    refuse("codes are within 0 and 255");
+  if (!within(spec.bits, 1, 8)) refuse("weights have 1 to 8 bits");
+  if (!within(spec.first, -1024, 1024) || !within(spec.step, 1, 1024))
+    refuse("weights must be within INT16");
+  if (spec.groups != 1 && (spec.groups != spec.in_channels || spec.groups != spec.out_channels))
+    refuse("groups must be 1 or the number of channels");
+  if (spec.in_channels / spec.groups * spec.out_channels * spec.kernel[0] * spec.kernel[1] >
+      int64_t(1) << 30)
+    refuse("more than 2^30 weights");
+  if (!within(spec.thresholds, 0, kMaxThresholds)) refuse("at most 255 thresholds");
+  if (spec.thresholds > 0 && spec.table_rows != 1 && spec.table_rows != spec.out_channels)
+    refuse("a table has one row, or one a channel");
+  if (spec.factors.size() > 2) refuse("at most two addends");
+  if (spec.pool_size > 0) {
+    if (!within(spec.pool_size, 1, 8) || !within(spec.pool_stride, 1, 8) ||
+        !within(spec.pool_pad, 0, spec.pool_size - 1))
+      refuse("a pooling window has sides of 1 to 8 and less padding than that");
+    if (!spec.factors.empty()) refuse("no addends in front of a pooling");
+  }
+  const bool chain = data.shift_in != nullptr;
+  if (chain != (data.slope != nullptr) || chain != (data.shift_out != nullptr))
+    refuse("shift, slope and shift come together");
+}
+
+}  // namespace
+
+struct Conv::View {
+  const uint8_t* x;  // window of the first output pixel of image 0
+  ptrdiff_t image, row, column;  // bytes from one to the next
+  Extent out;        // sides of the convolution's result
+};
+
+Conv::Conv(const ConvSpec& spec, const ConvData& data, const Kernels& kernels)
+    : spec_(spec), kernels_(kernels) {
+  check(spec, data);
+  depthwise_ = spec.groups > 1;
+  cell_ = depthwise_ ? spec.in_channels : round_up(spec.in_channels, 4);
+  panels_ = (spec.out_channels + kernels.panel - 1) / kernels.panel;
+  width_ = panels_ * kernels.panel;
+  const int64_t window = spec.kernel[0] * spec.kernel[1];
+  const auto weights =
+      unpack(spec, data, size_t(spec.out_channels * window * spec.in_channels / spec.groups));
+  depthwise_ ? pack_depthwise(weights) : pack_dense(weights);
+  padded_copy(multiplier_, data.multiplier, spec.out_channels, width_);
+  padded_copy(bias_, data.bias, spec.out_channels, width_);
+  if (data.slope != nullptr) {
+    padded_copy(shift_in_, data.shift_in, spec.out_channels, width_);
+    padded_copy(slope_, data.slope, spec.out_channels, width_);
+    padded_copy(shift_out_, data.shift_out, spec.out_channels, width_);
+  }
+  // Transposed: neighbouring channels are compared together.
+  table_.assign(size_t(spec.thresholds * width_), 0.0f);
+  for (int64_t i = 0; i < spec.thresholds; ++i) {
+    for (int64_t c = 0; c < spec.out_channels; ++c) {
+      const int64_t row = spec.table_rows == 1 ? 0 : c;
+      table_[size_t(i * width_ + c)] = data.table[row * spec.thresholds + i];
+    }
+  }
+}
+
+void Conv::pack_dense(const std::vector<int32_t>& weights) {
+  const int64_t window = spec_.kernel[0] * spec_.kernel[1], panel = kernels_.panel;
+  const int32_t largest = largest_weight(spec_, weights);
+  if (largest > 127) {  // w = base * high + low, both within INT8
+    part_base_ = 16;
+    parts_ = 2;
+  }
+  const int32_t widest = parts_ == 1 ? largest : std::max(part_base_, largest / part_base_ + 1);
+  wide_ = spec_.top_code > 127 || spec_.top_code * widest > kInt16Pair;
+  const int64_t part_size = window * cell_ * panel;
+  panels_data_.assign(size_t(panels_ * parts_ * part_size), 0);
+  for (int64_t out = 0; out < spec_.out_channels; ++out) {
+    int8_t* at = panels_data_.data() + out / panel * parts_ * part_size + out % panel * 4;
+    for (int64_t tap = 0; tap < window; ++tap) {
+      for (int64_t c = 0; c < spec_.in_channels; ++c) {
+        const int32_t w = weights[size_t((out * window + tap) * spec_.in_channels + c)];
+        const int64_t k = tap * cell_ + c;
+        const int64_t place = k / 4 * 4 * panel + k % 4;
+        if (parts_ == 1) {
+          at[place] = int8_t(w);
+        } else {
+          const int32_t high = (w + (w >= 0 ? 8 : -8)) / part_base_;
+          at[place] = int8_t(high);
+          at[part_size + place] = int8_t(w - high * part_base_);
+        }
+      }
+    }
+  }
+  if (spec_.pad_code == 0) return;
+  offset_.assign(size_t(width_), 0);
+  for (int64_t out = 0; out < spec_.out_channels; ++out) {
+    const auto first = weights.begin() + out * window * spec_.in_channels;
+    const int32_t sum = std::accumulate(first, first + window * spec_.in_channels, int32_t(0));
+    offset_[size_t(out)] = -int32_t(spec_.pad_code) * sum;
+  }
+}
+
+void Conv::pack_depthwise(const std::vector<int32_t>& weights) {
+  const int64_t window = spec_.kernel[0] * spec_.kernel[1];
+  largest_weight(spec_, weights);
+  taps_.assign(size_t(window * width_), 0);
+  for (int64_t c = 0; c < spec_.out_channels; ++c) {
+    for (int64_t tap = 0; tap < window; ++tap) {
+      taps_[size_t(tap * width_ + c)] = int16_t(weights[size_t(c * window + tap)]);
+    }
+  }
+}
+
+Extent Conv::conv_output(int64_t padded_height, int64_t padded_width) const {
+  const auto& s = spec_;
+  const int64_t height = padded_height - s.in_halo[0] - s.in_halo[2];
+  const int64_t width = padded_width - s.in_halo[1] - s.in_halo[3];
+  const int64_t rows = height + s.pads[0] + s.pads[2] - s.kernel[0];
+  const int64_t columns = width + s.pads[1] + s.pads[3] - s.kernel[1];
+  if (height < 1 || width < 1 || rows < 0 || columns < 0) refuse("the image is too small");
+  return {rows / s.stride[0] + 1, columns / s.stride[1] + 1};
+}
+
+Extent Conv::output(int64_t padded_height, int64_t padded_width) const {
+  Extent out = conv_output(padded_height, padded_width);
+  if (spec_.pool_size > 0) {
+    const int64_t grown = 2 * spec_.pool_pad - spec_.pool_size;
+    if (out.height + grown < 0 || out.width + grown < 0) refuse("the image is too small");
+    out.height = (out.height + grown) / spec_.pool_stride + 1;
+    out.width = (out.width + grown) / spec_.pool_stride + 1;
+  }
+  return out;
+}
+
+void Conv::run(const ConvTensors& tensors, const Parallel& parallel) const {
+  const auto& s = spec_;
+  View view{};
+  view.out = conv_output(tensors.padded_height, tensors.padded_width);
+  bool direct = cell_ == s.in_channels;
+  for (int side = 0; side < 4; ++side) direct = direct && s.in_halo[side] >= s.pads[side];
+  int64_t width = tensors.padded_width, height = tensors.padded_height;
+  std::vector<uint8_t> copy;
+  const uint8_t* x = tensors.x;
+  int64_t above = s.in_halo[0] - s.pads[0], left = s.in_halo[1] - s.pads[1];
+  if (!direct) {  // lay the padding and the channels out as the kernels need them
+    const int64_t from_height = height, from_width = width;
+    height += s.pads[0] + s.pads[2];
+    width += s.pads[1] + s.pads[3];
+    copy.assign(size_t(tensors.n * height * width * cell_), uint8_t(s.pad_code));
+    for (int64_t line = 0; line < tensors.n * from_height; ++line) {
+      const int64_t image = line / from_height, row = line % from_height + s.pads[0];
+      uint8_t* to = copy.data() + ((image * height + row) * width + s.pads[1]) * cell_;
+      const uint8_t* from = x + line * from_width * s.in_channels;
+      for (int64_t column = 0; column < from_width; ++column) {
+        std::memcpy(to + column * cell_, from + column * s.in_channels, size_t(s.in_channels));
+      }
+    }
+    x = copy.data();
+    above = s.in_halo[0];
+    left = s.in_halo[1];
+  }
+  view.row = width * cell_;
+  view.image = height * view.row;
+  view.column = s.stride[1] * cell_;
+  view.x = x + above * view.row + left * cell_;
+  if (tensors.codes != nullptr && s.out_halo > 0) {
+    const Extent out = output(tensors.padded_height, tensors.padded_width);
+    fill_halo(tensors.codes, tensors.n, out.height, out.width, s.out_channels, s.out_halo,
+              uint8_t(s.out_pad_code));
+  }
+  s.pool_size > 0 ? run_pooled(view, tensors, parallel) : run_rows(view, tensors, parallel);
+}
+
+void Conv::sums(const View& view, int64_t image, int64_t row, int64_t column, int64_t count,
+                int64_t panel, int32_t* acc) const {
+  const uint8_t* x =
+      view.x + image * view.image + row * spec_.stride[0] * view.row + column * view.column;
+  const int64_t first = panel * kernels_.panel;
+  if (depthwise_) {
+    const int64_t channels = std::min<int64_t>(kernels_.panel, spec_.out_channels - first);
+    kernels_.depthwise({x + first, view.column, view.row, cell_, spec_.kernel[0], spec_.kernel[1],
+                        int32_t(spec_.pad_code), taps_.data() + first, width_, channels, count,
+                        acc});
+    return;
+  }
+  const int64_t run = spec_.kernel[1] * cell_;
+  const int64_t panel_size = parts_ * spec_.kernel[0] * run * kernels_.panel;
+  kernels_.dot({x, view.column, view.row, spec_.kernel[0], run,
+                panels_data_.data() + panel * panel_size, parts_, part_base_, wide_, count,
+                acc});
+}
+
+void Conv::run_rows(const View& view, const ConvTensors& tensors, const Parallel& parallel) const {
+  struct Work {
+    const Conv& conv;
+    const View& view;
+    const ConvTensors& tensors;
+    int64_t blocks;  // of rows, over all images
+    int64_t per_image;
+  };
+  const int64_t per_image = (view.out.height + kRows - 1) / kRows;
+  Work work{*this, view, tensors, per_image * tensors.n, per_image};
+  // A panel's items follow each other: its weights stay in the cache.
+  parallel.run(
+      parallel.context,
+      [](void* user, size_t index) {
+        const Work& w = *static_cast<Work*>(user);
+        const Conv& conv = w.conv;
+        const ConvSpec& s = conv.spec_;
+        const int64_t panel = int64_t(index) / w.blocks, block = int64_t(index) % w.blocks;
+        const int64_t image = block / w.per_image, row0 = block % w.per_image * kRows;
+        const int64_t row1 = std::min(row0 + kRows, w.view.out.height);
+        const int64_t first = panel * conv.kernels_.panel, halo = s.out_halo;
+        const Extent out = w.view.out;
+        alignas(64) int32_t acc[kMaxSpan * kMaxPanel];
+        FinishArgs f{};
+        f.acc = acc;
+        f.channels = std::min<int64_t>(conv.kernels_.panel, s.out_channels - first);
+        if (!conv.offset_.empty()) f.offset = conv.offset_.data() + first;
+        f.multiplier = conv.multiplier_.data() + first;
+        f.bias = conv.bias_.data() + first;
+        f.addend_count = int(w.tensors.addends.size());
+        for (int i = 0; i < f.addend_count; ++i) f.factors[i] = s.factors[size_t(i)];
+        f.relu = s.relu != 0;
+        if (!conv.slope_.empty()) {
+          f.shift_in = conv.shift_in_.data() + first;
+          f.slope = conv.slope_.data() + first;
+          f.shift_out = conv.shift_out_.data() + first;
+        }
+        f.table = conv.table_.data() + first;
+        f.table_stride = conv.width_;
+        f.thresholds = s.thresholds;
+        f.pixel = s.out_channels;
+        for (int64_t row = row0; row < row1; ++row) {
+          for (int64_t column = 0; column < out.width; column += conv.kernels_.span) {
+            f.count = std::min<int64_t>(conv.kernels_.span, out.width - column);
+            const int64_t pixel = (image * out.height + row) * out.width + column;
+            const int64_t at = pixel * s.out_channels + first;
+            for (int i = 0; i < f.addend_count; ++i) {
+              f.addends[i] = w.tensors.addends[size_t(i)] + at;
+              expect(f.addends[i], f, false);
+            }
+            f.z = w.tensors.z == nullptr ? nullptr : w.tensors.z + at;
+            if (f.z != nullptr) expect(f.z, f, true);
+            conv.sums(w.view, image, row, column, f.count, panel, acc);
+            if (w.tensors.codes != nullptr) {
+              const int64_t place =
+                  (image * (out.height + 2 * halo) + row + halo) * (out.width + 2 * halo) + halo +
+                  column;
+              f.codes = w.tensors.codes + place * s.out_channels + first;
+            }
+            conv.kernels_.finish(f);
+          }
+        }
+      },
+      size_t(panels_ * work.blocks), &work);
+}
+
+void Conv::run_pooled(const View& view, const ConvTensors& tensors,
+                      const Parallel& parallel) const {
+  struct Work {
+    const Conv& conv;
+    const View& view;
+    const ConvTensors& tensors;
+    Extent out;
+    int64_t blocks;
+  };
+  const ConvSpec& spec = spec_;
+  const int64_t grown = 2 * spec.pool_pad - spec.pool_size;
+  const Extent out{(view.out.height + grown) / spec.pool_stride + 1,
+                   (view.out.width + grown) / spec.pool_stride + 1};
+  Work work{*this, view, tensors, out, (out.height + kRows - 1) / kRows};
+  parallel.run(
+      parallel.context,
+      [](void* user, size_t index) {
+        const Work& w = *static_cast<Work*>(user);
+        const Conv& conv = w.conv;
+        const ConvSpec& s = conv.spec_;
+        const int64_t image = int64_t(index) / w.blocks, row0 = int64_t(index) % w.blocks * kRows;
+        const int64_t row1 = std::min(row0 + kRows, w.out.height);
+        const int64_t channels = s.out_channels, columns = w.view.out.width, halo = s.out_halo;
+        // A ring of the rows of one pooling window, each [columns, channels].
+        std::vector<float> ring(size_t(s.pool_size * columns * channels));
+        std::vector<float> tallest(size_t(columns * channels));
+        std::vector<float> pooled(size_t(w.out.width * channels));
+        alignas(64) int32_t acc[kMaxSpan * kMaxPanel];
+        int64_t next = std::max<int64_t>(0, row0 * s.pool_stride - s.pool_pad);
+        for (int64_t row = row0; row < row1; ++row) {
+          const int64_t top = std::max<int64_t>(0, row * s.pool_stride - s.pool_pad);
+          const int64_t bottom =
+              std::min(w.view.out.height, row * s.pool_stride - s.pool_pad + s.pool_size);
+          for (; next < bottom; ++next) {
+            float* line = ring.data() + next % s.pool_size * columns * channels;
+            for (int64_t panel = 0; panel < conv.panels_; ++panel) {
+              const int64_t first = panel * conv.kernels_.panel;
+              FinishArgs f{};
+              f.acc = acc;
+              f.channels = std::min<int64_t>(conv.kernels_.panel, channels - first);
+              if (!conv.offset_.empty()) f.offset = conv.offset_.data() + first;
+              f.multiplier = conv.multiplier_.data() + first;
+              f.bias = conv.bias_.data() + first;
+              f.relu = s.relu != 0;
+              f.pixel = channels;
+              for (int64_t column = 0; column < columns; column += conv.kernels_.span) {
+                f.count = std::min<int64_t>(conv.kernels_.span, columns - column);
+                conv.sums(w.view, image, next, column, f.count, panel, acc);
+                f.z = line + column * channels + first;
+                conv.kernels_.finish(f);
+              }
+            }
+          }
+          const int64_t length = columns * channels;
+          const float* line = ring.data() + top % s.pool_size * length;
+          std::copy(line, line + length, tallest.begin());
+          for (int64_t other = top + 1; other < bottom; ++other) {
+            line = ring.data() + other % s.pool_size * length;
+            for (int64_t i = 0; i < length; ++i) {
+              tallest[size_t(i)] = line[i] > tallest[size_t(i)] ? line[i] : tallest[size_t(i)];
+            }
+          }
+          for (int64_t column = 0; column < w.out.width; ++column) {
+            const int64_t from = std::max<int64_t>(0, column * s.pool_stride - s.pool_pad);
+            const int64_t to = std::min(columns, column * s.pool_stride - s.pool_pad + s.pool_size);
+            float* best = pooled.data() + column * channels;
+            std::copy_n(tallest.data() + from * channels, channels, best);
+            for (int64_t other = from + 1; other < to; ++other) {
+              const float* here = tallest.data() + other * channels;
+              for (int64_t c = 0; c < channels; ++c) best[c] = here[c] > best[c] ? here[c] : best[c];
+            }
+          }
+          FinishArgs f{};
+          f.z_in = pooled.data();
+          f.pixel_in = f.pixel = channels;
+          f.count = w.out.width;
+          f.channels = channels;
+          if (!conv.slope_.empty()) {
+            f.shift_in = conv.shift_in_.data();
+            f.slope = conv.slope_.data();
+            f.shift_out = conv.shift_out_.data();
+          }
+          f.table = conv.table_.data();
+          f.table_stride = conv.width_;
+          f.thresholds = s.thresholds;
+          const int64_t at = (image * w.out.height + row) * w.out.width * channels;
+          f.z = w.tensors.z == nullptr ? nullptr : w.tensors.z + at;
+          if (w.tensors.codes != nullptr) {
+            const int64_t place =
+                (image * (w.out.height + 2 * halo) + row + halo) * (w.out.width + 2 * halo) + halo;
+            f.codes = w.tensors.codes + place * channels;
+          }
+          conv.kernels_.finish(f);
+        }
+      },
+      size_t(tensors.n * work.blocks), &work);
+}
+
+void fill_halo(uint8_t* codes, int64_t n, int64_t height, int64_t width, int64_t channels,
+               int64_t halo, uint8_t code) {
+  const size_t line = size_t((width + 2 * halo) * channels);
+  const size_t side = size_t(halo * channels);
+  for (int64_t image = 0; image < n; ++image) {
+    uint8_t* top = codes + size_t(image * (height + 2 * halo)) * line;
+    std::memset(top, code, size_t(halo) * line);
+    for (int64_t row = halo; row < halo + height; ++row) {
+      std::memset(top + size_t(row) * line, code, side);
+      std::memset(top + size_t(row + 1) * line - side, code, side);
+    }
+    std::memset(top + size_t(halo + height) * line, code, size_t(halo) * line);
+  }
+}
+
+}  // namespace qmdd

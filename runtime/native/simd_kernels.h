@@ -1,0 +1,216 @@
+// The kernels, written once over a small set of vector operations.
+//
+// An instruction set's file defines a struct with them and instantiates SimdKernels<it>:
+//
+//   lanes                    floats, or int32, in a vector
+//   vectors, pixels          the register tile: `pixels` x `vectors` accumulators
+//   F, I                     a vector of float, of int32
+//   I zero(), load_i(void*), store_i(int32*), add_i(I, I), mul_i(I, int32)
+//   I codes(const uint8_t*)                   four of them, the same in every lane
+//   I dot<wide>(I acc, I codes, I weights)    acc + sum of the lane's four products
+//   F load(float*), load_part(float*, n), store, store_part; broadcast
+//   F from_int(I), mul, add, max; prelu(F v, F slope)
+//   I count(I codes, F v, F threshold)        codes + (v >= threshold)
+//   void store_codes(uint8_t*, I, n)          the lowest byte of the first n lanes
+//
+// mul and add must never be contracted to a fused multiply-add (-ffp-contract=off).
+#pragma once
+
+#include <algorithm>
+#include <cstring>
+
+#include "kernels.h"
+
+namespace qmdd {
+
+template <class V>
+struct SimdKernels {
+  static constexpr int kPanel = V::lanes * V::vectors;
+  static_assert(kPanel <= kMaxPanel);
+
+  template <int M, bool Wide>
+  static void tile(const DotArgs& args, const uint8_t* x, int32_t* acc) {
+    typename V::I sums[M][V::vectors];
+    for (int m = 0; m < M; ++m)
+      for (int j = 0; j < V::vectors; ++j) sums[m][j] = V::zero();
+    const int8_t* w = args.w;
+    const ptrdiff_t pixel = args.pixel;
+    for (int part = 0; part < args.parts; ++part) {
+      if (part > 0) {
+        for (int m = 0; m < M; ++m)
+          for (int j = 0; j < V::vectors; ++j) sums[m][j] = V::mul_i(sums[m][j], args.part_base);
+      }
+      for (int64_t row = 0; row < args.rows; ++row) {
+        const uint8_t* from = x + row * args.row;
+        const uint8_t* const end = from + args.run;
+        for (; from < end; from += 4, w += 4 * kPanel) {
+          typename V::I weights[V::vectors];
+          for (int j = 0; j < V::vectors; ++j) {
+            weights[j] = V::load_i(w + 4 * V::lanes * j);
+          }
+          for (int m = 0; m < M; ++m) {
+            const typename V::I codes = V::codes(from + m * pixel);
+            for (int j = 0; j < V::vectors; ++j) {
+              sums[m][j] = V::template dot<Wide>(sums[m][j], codes, weights[j]);
+            }
+          }
+        }
+      }
+    }
+    for (int m = 0; m < M; ++m)
+      for (int j = 0; j < V::vectors; ++j) V::store_i(acc + m * kPanel + V::lanes * j, sums[m][j]);
+  }
+
+  template <bool Wide>
+  static void dot_any(const DotArgs& args) {
+    const uint8_t* x = args.x;
+    int32_t* acc = args.acc;
+    int64_t left = args.count;
+    for (; left >= V::pixels; left -= V::pixels) {
+      tile<V::pixels, Wide>(args, x, acc);
+      x += V::pixels * args.pixel;
+      acc += V::pixels * kPanel;
+    }
+    if (left > 0) rest<V::pixels - 1, Wide>(args, x, acc, left);
+  }
+
+  template <int M, bool Wide>
+  static void rest(const DotArgs& args, const uint8_t* x, int32_t* acc, int64_t left) {
+    if (left == M) return tile<M, Wide>(args, x, acc);
+    if constexpr (M > 1) rest<M - 1, Wide>(args, x, acc, left);
+  }
+
+  static void dot(const DotArgs& args) {
+    args.wide ? dot_any<true>(args) : dot_any<false>(args);
+  }
+
+  static void depthwise(const DepthwiseArgs& args) {
+    for (int64_t pixel = 0; pixel < args.count; ++pixel) {
+      int32_t* acc = args.acc + pixel * kPanel;
+      std::memset(acc, 0, kPanel * sizeof(int32_t));
+      const int16_t* w = args.w;
+      for (int64_t row = 0; row < args.rows; ++row) {
+        for (int64_t tap = 0; tap < args.taps; ++tap, w += args.stride) {
+          const uint8_t* x = args.x + pixel * args.pixel + row * args.row + tap * args.tap;
+          for (int64_t c = 0; c < args.channels; ++c) {
+            acc[c] += (int32_t(x[c]) - args.pad_code) * w[c];
+          }
+        }
+      }
+    }
+  }
+
+  template <int T>
+  static typename V::I codes_of(typename V::F v, const typename V::F* t) {
+    auto codes = V::zero();
+    for (int i = 0; i < T; ++i) codes = V::count(codes, v, t[i]);
+    return codes;
+  }
+
+  static typename V::I codes_of_many(typename V::F v, const float* table, ptrdiff_t stride,
+                                     int64_t count) {
+    auto codes = V::zero();
+    for (int64_t i = 0; i < count; ++i) codes = V::count(codes, v, V::load(table + i * stride));
+    return codes;
+  }
+
+  // One vector of channels, all pixels. Full: all its lanes are channels of the tensor.
+  template <int T, bool Full>
+  static void finish_vector(const FinishArgs& args, int64_t c, int64_t n) {
+    using F = typename V::F;
+    F t[T > 0 ? T : 1];
+    for (int i = 0; i < T; ++i) t[i] = V::load(args.table + i * args.table_stride + c);
+    const bool from_acc = args.acc != nullptr;
+    const F multiplier = from_acc ? V::load(args.multiplier + c) : F{};
+    const F bias = from_acc ? V::load(args.bias + c) : F{};
+    const F factor0 = V::broadcast(args.factors[0]), factor1 = V::broadcast(args.factors[1]);
+    for (int64_t pixel = 0; pixel < args.count; ++pixel) {
+      const ptrdiff_t at = pixel * args.pixel + c;
+      F z;
+      if (from_acc) {
+        auto sums = V::load_i(args.acc + pixel * kPanel + c);
+        if (args.offset != nullptr) sums = V::add_i(sums, V::load_i(args.offset + c));
+        z = V::from_int(sums);
+        z = V::add(V::mul(z, multiplier), bias);
+      } else {
+        z = read<Full>(args.z_in + pixel * args.pixel_in + c, n);
+      }
+      if (args.addend_count > 0) z = V::add(z, V::mul(read<Full>(args.addends[0] + at, n), factor0));
+      if (args.addend_count > 1) z = V::add(z, V::mul(read<Full>(args.addends[1] + at, n), factor1));
+      if (args.relu) z = V::max(z, V::broadcast(0.0f));
+      if (args.z != nullptr) {
+        if constexpr (Full) V::store(args.z + at, z);
+        else V::store_part(args.z + at, z, n);
+      }
+      if (T == 0) continue;
+      if (args.slope != nullptr) {
+        z = V::add(z, V::load(args.shift_in + c));
+        z = V::add(V::prelu(z, V::load(args.slope + c)), V::load(args.shift_out + c));
+      }
+      typename V::I codes;
+      if constexpr (T > 0) codes = codes_of<T>(z, t);
+      else codes = codes_of_many(z, args.table + c, args.table_stride, args.thresholds);
+      V::store_codes(args.codes + at, codes, Full ? V::lanes : n);
+    }
+  }
+
+  template <bool Full>
+  static typename V::F read(const float* from, int64_t n) {
+    if constexpr (Full) return V::load(from);
+    else return V::load_part(from, n);
+  }
+
+  template <int T>
+  static void finish_with(const FinishArgs& args) {
+    int64_t c = 0;
+    for (; c + V::lanes <= args.channels; c += V::lanes) finish_vector<T, true>(args, c, V::lanes);
+    if (c < args.channels) finish_vector<T, false>(args, c, args.channels - c);
+  }
+
+  static void finish(const FinishArgs& args) {
+    if (args.codes == nullptr) return finish_with<0>(args);
+    switch (args.thresholds) {
+      case 1: return finish_with<1>(args);
+      case 3: return finish_with<3>(args);
+      case 7: return finish_with<7>(args);
+      case 15: return finish_with<15>(args);
+      default: return finish_with<-1>(args);
+    }
+  }
+
+  // `pixels x vectors` chains, as in a tile, with nothing to load.
+  static int64_t peak(int64_t rounds) {
+    alignas(64) uint8_t bytes[64];
+    std::memset(bytes, 1, sizeof bytes);
+    typename V::I sums[V::pixels][V::vectors], codes = V::codes(bytes);
+    const typename V::I weights = V::load_i(bytes);
+    for (auto& row : sums)
+      for (auto& sum : row) sum = V::zero();
+    for (int64_t i = 0; i < rounds; ++i) {
+      keep(codes);
+      for (auto& row : sums)
+        for (auto& sum : row) sum = V::template dot<false>(sum, codes, weights);
+    }
+    alignas(64) int32_t out[V::lanes];
+    for (auto& row : sums)
+      for (auto& sum : row) V::store_i(out, sum), keep_memory(out);
+    return rounds * V::pixels * V::vectors * V::lanes * 4;
+  }
+
+  // To the compiler a new value in every round, so that none can be left out.
+  static void keep(typename V::I& value) {
+#if defined(__x86_64__)
+    asm volatile("" : "+v"(value));  // any of the 32 registers
+#else
+    asm volatile("" : "+w"(value));
+#endif
+  }
+
+  static void keep_memory(const int32_t* memory) { asm volatile("" : : "r"(memory) : "memory"); }
+
+  static constexpr Kernels table(const char* name) {
+    return {name, kPanel, 2 * V::pixels, dot, depthwise, finish, peak};
+  }
+};
+
+}  // namespace qmdd
