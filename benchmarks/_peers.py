@@ -195,6 +195,15 @@ class Workshop:
         )
 
 
+def native_library() -> Path | None:
+    """The file of the native operators, where they are built."""
+    try:
+        library: Path | None = importlib.import_module("qmdd.runtime.native").library()
+    except (ImportError, AttributeError, RuntimeFailure):
+        return None
+    return library
+
+
 def _settled(images: np.ndarray) -> Detector:
     """A twin with random weights, batch-norm's statistics of ``images``, logits around zero."""
     network = twin_detector(DetectorConfig())
