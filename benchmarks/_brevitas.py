@@ -7,8 +7,8 @@ TWIN is the twin's checkpoint, IMAGES an ``.npy`` file, uint8 ``[k, N, 3, H, W]`
 Brevitas wants an older setuptools than this project, so it is in no extra; a folder of its own on
 ``PYTHONPATH`` is enough:
 
-    pip install --target FOLDER --no-deps brevitas==0.13.4 dependencies==2.0.1 unfoldNd \\
-        onnxoptimizer
+    pip install --target FOLDER --no-deps brevitas==0.13.4 dependencies==2.0.1
+    pip install --target FOLDER --no-deps unfoldNd onnxoptimizer
 
 Its quantizers stand where ours do: per tensor and unsigned behind the nonlinearity, per channel and
 signed on the weights; the stem and the head stay in full precision. Nothing is trained: weights are

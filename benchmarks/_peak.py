@@ -74,5 +74,5 @@ def _rate(library: Any, name: str) -> float:
 
 
 def peaks(library: Path | None) -> dict[str, float]:
-    """ONNX Runtime's and, where the library is built, every kernel's; 10^9 multiply-adds a second."""
+    """10^9 multiply-adds a second of ONNX Runtime and, where they are built, of every kernel."""
     return {MATMUL: onnxruntime_gmacs(), **(native_gmacs(library) if library else {})}
