@@ -158,7 +158,8 @@ class Workshop:
         if kind == "compile" and not (shutil.which("g++") or shutil.which("clang++")):
             raise AbsentError("torch.compile needs a C++ compiler")
         request = {"torch": kind, "checkpoint": str(self.twin_checkpoint)}
-        return Peer(request, CHILD, self.twin_checkpoint.stat().st_size, None, "the checkpoint")
+        notes = "the checkpoint's bytes" + "; export: its compilation" * (kind == "compile")
+        return Peer(request, CHILD, self.twin_checkpoint.stat().st_size, None, notes)
 
     def _source(self) -> Peer:
         path = builtin_checkpoint("resnet23", 2)

@@ -1,8 +1,8 @@
 """The full-precision twin of a bundle as an ONNX file: the same topology, nothing quantised.
 
-Times are compared with it. It is lowered like a bundle of ``--target onnx``: NPR folded into the
-stem, raw uint8 pixels in, which is faster than the graph as traced. Its weights are random, which
-its time does not depend on.
+Times are compared with it. It goes through the passes of ``--target onnx``, as a full-precision
+checkpoint does: raw uint8 pixels in, NPR explicit (a float stem folded into one with it would round
+otherwise). Its weights are random, which its time does not depend on.
 """
 
 from __future__ import annotations
