@@ -165,7 +165,7 @@ def main() -> None:
             for name, peer in here.items():
                 found = row(name, peer, running[name], blocks)
                 found["logits"] = compared(peer, running[name], running[TWIN])
-                found["peak_memory"] = running[name].close()
+                found["peak_memory"] = max(running[name].close())
                 rows.append(found)
         peak = {name: max(rate, before[name]) for name, rate in peaks(library).items()}
     versions = {name: version_of(name) for name in ("openvino",)}

@@ -5,7 +5,8 @@
 
 One thread. Along each axis everything else stays: 256 pixels, one image, the width of ResNet-23,
 two blocks a stage. At each point the forms and the full-precision twin take turns, and medians of
-the processor's time are kept; networks have random weights, which time does not depend on. The
+the processor's time are kept; networks have random weights, which time does not depend on. Memory
+is the most that a process holds from when its model is loaded, beyond the bare runtime. The
 exponent is the slope of a straight line through the logarithms: 2 for what grows with the square.
 """
 
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import statistics
 import tempfile
 import time
 from collections.abc import Sequence
@@ -72,13 +74,12 @@ AXES: dict[str, tuple[float, ...]] = {
     "width": (0.25, 0.5, 0.75, 1.0, 1.5),
     "depth": (1, 2, 3, 4),
 }
-#: What is measured, and its name in the table.
-MEASURES = {
-    "cpu_ms": "time",
-    "memory": "memory the run takes",
-    "bytes": "file",
-    "export_seconds": "export",
-}
+#: Exports of which the median counts.
+EXPORTS = 3
+#: What is measured: ms, bytes, bytes, seconds.
+MEASURES = ("cpu_ms", "memory", "bytes", "export_seconds")
+#: Axes that the file, and so its export, does not depend on.
+_RUN_ONLY = ("side", "batch")
 
 
 class DeepResNet(Detector):
@@ -105,6 +106,7 @@ class Shelf:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        folder.mkdir(exist_ok=True)
         self._made: dict[tuple[float, int, str], tuple[Path, float]] = {}
         #: Forms that cannot be made, and why.
         self.absent: dict[str, str] = {}
@@ -115,7 +117,8 @@ class Shelf:
         if key not in self._made and target not in self.absent:
             path = self._folder / f"{point.width}-{point.depth}-{target}"
             try:
-                self._made[key] = (path, self._export(point, target, path))
+                spent = [self._export(point, target, path) for _ in range(EXPORTS)]
+                self._made[key] = (path, statistics.median(spent))
             except ExportError as error:
                 self.absent[target] = str(error)
         return self._made.get(key)
@@ -127,7 +130,7 @@ class Shelf:
             path.write_bytes(twin_onnx(twin))
             return time.perf_counter() - started
         source = Source(network(point, 2), "resnet", 2, {"sha256": "0" * 64})
-        return export_bundle(source, path, target=target, verify=False).seconds
+        return export_bundle(source, path, target=target, verify=False, force=True).seconds
 
 
 def measured(point: Point, shelf: Shelf, seconds: float) -> dict[str, dict[str, float]]:
@@ -156,7 +159,7 @@ def measured(point: Point, shelf: Shelf, seconds: float) -> dict[str, dict[str, 
             for form, worker in running.items():
                 found[form]["cpu_ms"] = times_of(blocks[form], point.batch).cpu_ms
                 base = worker.loaded["base_memory"]
-                found[form]["memory"] = worker.close() - base
+                found[form]["memory"] = worker.close().run - base
     return found
 
 
@@ -165,13 +168,14 @@ def exponent(at: Sequence[float], values: Sequence[float]) -> float:
     return float(np.polyfit(np.log(at), np.log(values), 1)[0])
 
 
-def fitted(values: Sequence[float], points: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
+def fitted(axis: str, points: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
     """By form and measure, the exponent along one axis."""
-    forms = points[0]["forms"]
+    forms, values = points[0]["forms"], AXES[axis]
+    measures = MEASURES[:2] if axis in _RUN_ONLY else MEASURES
     return {
         form: {
             measure: round(exponent(values, [p["forms"][form][measure] for p in points]), 2)
-            for measure in MEASURES
+            for measure in measures
         }
         for form in forms
     }
@@ -186,6 +190,8 @@ def main() -> None:
     axes: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as folder:
         shelf = Shelf(Path(folder))
+        for target in (TWIN, "onnx"):  # the first export of a process imports and warms up
+            Shelf(Path(folder) / "warm").get(Point(width=0.25, depth=1), target)
         for axis in given.axes:
             points = []
             for value in AXES[axis]:
@@ -193,7 +199,7 @@ def main() -> None:
                 forms = measured(point, shelf, given.seconds)
                 print(axis, value, {n: round(f["cpu_ms"], 1) for n, f in forms.items()}, flush=True)
                 points.append({"at": value, "forms": _rounded(forms)})
-            axes[axis] = {"points": points, "exponents": fitted(AXES[axis], points)}
+            axes[axis] = {"points": points, "exponents": fitted(axis, points)}
     result = {
         "machine": this_machine().to_dict(),
         "threads": 1,

@@ -101,13 +101,18 @@ def _limit(found: dict[str, Any]) -> str:
 
 def _exponents(found: dict[str, Any]) -> str:
     rows = [
-        (_AXES[name], form, *(f"{powers[measure]:.2f}" for measure in _UNITS))
+        (_AXES[name], form, *(_power(powers.get(measure)) for measure in _UNITS))
         for name, axis in found["axes"].items()
         for form, powers in axis["exponents"].items()
     ]
     columns = ("grows with", "form", "time", "memory", "file", "export")
     absent = [f"Absent: {name}: {reason}." for name, reason in found["absent"].items()]
     return Table("", columns, rows, [f"{_where(found)}.", *absent]).markdown()
+
+
+def _power(value: float | None) -> str:
+    """``-`` for what does not depend on the axis."""
+    return "-" if value is None else f"{value:.2f}"
 
 
 def _points(found: dict[str, Any]) -> str:

@@ -267,7 +267,7 @@ def _measured(running: Mapping[str, Worker], seconds: float, batch: int, tick: T
                 first_seconds=worker.loaded["first_seconds"],
                 base_memory=worker.loaded["base_memory"],
                 loaded_memory=worker.loaded["loaded_memory"],
-                peak_memory=worker.close(),
+                peak_memory=max(worker.close()),
             )
         )
     return rows

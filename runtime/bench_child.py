@@ -4,7 +4,8 @@ Threads, caches of a runtime and memory are a process's own: each model, number 
 gets a fresh one. JSON lines come in on standard input and go out on the file descriptor that is
 named, because a runtime may print on standard output. The first line says what to load and where
 the images lie (an ``.npy`` file, uint8 ``[k, batch, 3, H, W]``); each further one asks for so many
-runs. At the end of the input the process says how much memory it had at most.
+runs. At the end of the input the process says how much memory it had at most, until it had loaded
+and from then on.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ import numpy.typing as npt
 
 from .errors import RuntimeFailure, SessionError, not_installed
 from .machine import version_of
-from .process import die_with_parent, peak_memory, resident_memory
+from .process import die_with_parent, peak_memory, reset_peak, resident_memory
 from .session import OnnxSession, Session
 
 U8 = npt.NDArray[np.uint8]
@@ -132,7 +133,8 @@ def serve(subject: Subject, request: dict[str, Any], lines: IO[str], events: IO[
     loading = time.perf_counter()
     subject.load()
     loaded = time.perf_counter()
-    held = resident_memory()
+    held, load_peak = resident_memory(), peak_memory()
+    reset_peak()
     subject.run(images[0])
     first = time.perf_counter()
     for index in range(WARM_UP - 1):
@@ -150,7 +152,7 @@ def serve(subject: Subject, request: dict[str, Any], lines: IO[str], events: IO[
     for line in lines:
         wall, cpu = timed(subject, images, int(json.loads(line)["run"]))
         send(wall=wall, cpu=cpu)
-    send(peak_memory=peak_memory())
+    send(load_peak_memory=load_peak, run_peak_memory=peak_memory())
 
 
 def timed(subject: Subject, images: U8, runs: int) -> tuple[list[float], list[float]]:

@@ -12,7 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 from .errors import SessionError
 
@@ -39,6 +39,18 @@ class Blocks:
 
     wall: list[list[float]] = dataclasses.field(default_factory=list)
     cpu: list[list[float]] = dataclasses.field(default_factory=list)
+
+
+class Peaks(NamedTuple):
+    """The most bytes that a process held (resident), 0 where the system does not tell.
+
+    Attributes:
+        load: until its model was loaded.
+        run: from then on.
+    """
+
+    load: int
+    run: int
 
 
 class Worker:
@@ -82,13 +94,13 @@ class Worker:
         answer = self._ask({"run": count})
         return answer["wall"], answer["cpu"]
 
-    def close(self) -> int:
+    def close(self) -> Peaks:
         """End the process; the most bytes that it held."""
         assert self._process.stdin is not None  # noqa: S101 - a pipe was asked for
         self._process.stdin.close()
-        peak = int(self._answer()["peak_memory"])
+        answer = self._answer()
         self._process.wait()
-        return peak
+        return Peaks(answer["load_peak_memory"], answer["run_peak_memory"])
 
     def kill(self) -> None:
         """End the process at once; harmless if it has ended."""

@@ -18,7 +18,7 @@ from qmdd.runtime.bench_worker import Blocks, Worker, take_turns, workers
 from qmdd.runtime.bundle import Bundle
 from qmdd.runtime.errors import ImageError, SessionError
 from qmdd.runtime.machine import this_machine
-from qmdd.runtime.process import peak_memory, resident_memory
+from qmdd.runtime.process import peak_memory, reset_peak, resident_memory
 
 #: Answers as a worker does, out of a list of Python expressions that follow the first one.
 _SCRIPT = """
@@ -185,3 +185,5 @@ def test_memory_that_is_let_go_stays_in_the_peak() -> None:
     del held
     assert during - resident_memory() > 48 << 20
     assert peak_memory() - resident_memory() > 48 << 20
+    reset_peak()
+    assert peak_memory() - resident_memory() < 16 << 20
