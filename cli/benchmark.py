@@ -11,7 +11,6 @@ if TYPE_CHECKING:
     from ..runtime.bench import BenchResult, Configuration, Row
 
 _MIB = 1 << 20
-_NAMES = {"twin": "full-precision twin"}
 _ORIGINS = {
     "golden": "the bundle's golden images",
     "synthetic": "a made-up image",
@@ -34,7 +33,7 @@ def print_benchmark(found: BenchResult) -> None:
         f"{machine.processor}, {machine.cores} core{'s' * (machine.cores > 1)}; {have}; measured"
     )
     print_line("")
-    _print_times(found)
+    _print_tables(found)
     print_line("")
     _print_stages(found)
     print_line("")
@@ -43,49 +42,43 @@ def print_benchmark(found: BenchResult) -> None:
         version = f" {about['version']}" if about.get("version") else ""
         load = statistics.median(found.load_seconds(name))
         print_line(
-            f"{_NAMES.get(name, name)}{version}{kernel}: {about['why']}; loads in {load:.2f} s "
+            f"{name}{version}{kernel}: {about['why']}; loads in {load:.2f} s "
             f"(median of {len(found.load_seconds(name))})"
         )
     if found.no_twin:
         print_line(f"no full-precision twin: {found.no_twin}")
-    print_line("ratio: to the twin, median of the turns (10 to 90 % of them); MiB: resident")
+    print_line("all measured; ratio: to the twin, median of the turns (10 to 90 % of them)")
 
 
-def _print_times(found: BenchResult) -> None:
-    columns = (
-        "threads",
-        "batch",
-        "what",
-        "median ms",
-        "p90",
-        "p99",
-        "runs",
-        "images/s",
-        "ratio",
-        "loaded MiB",
-        "peak MiB",
-    )
-    rows = [
-        _cells(configuration, row)
-        for configuration in found.configurations
-        for row in configuration.rows
-    ]
-    print_table(columns, rows)
+def _print_tables(found: BenchResult) -> None:
+    """Two, because one would not fit a terminal of 80 columns."""
+    pairs = [(c, row) for c in found.configurations for row in c.rows]
+    columns = ("threads", "batch", "what", "median ms", "p90", "p99", "runs", "ratio")
+    print_table(columns, [(*_place(c, row), *_times(row)) for c, row in pairs])
+    print_line("")
+    columns = ("threads", "batch", "what", "images/s", "load s", "loaded MiB", "peak MiB")
+    print_table(columns, [(*_place(c, row), *_resources(row)) for c, row in pairs])
 
 
-def _cells(configuration: Configuration, row: Row) -> tuple[object, ...]:
+def _place(configuration: Configuration, row: Row) -> tuple[object, ...]:
+    return configuration.threads, configuration.batch, row.name
+
+
+def _times(row: Row) -> tuple[object, ...]:
     times, ratio = row.times, row.ratio
-    spread = f"{ratio.median:.2f} ({ratio.low:.2f}-{ratio.high:.2f})" if ratio else "-"
     return (
-        configuration.threads,
-        configuration.batch,
-        _NAMES.get(row.name, row.name),
         f"{times.median_ms:.2f}",
         f"{times.p90_ms:.2f}",
         f"{times.p99_ms:.2f}",
         times.runs,
-        f"{times.images_per_second:.1f}",
-        spread,
+        f"{ratio.median:.2f} ({ratio.low:.2f}-{ratio.high:.2f})" if ratio else "-",
+    )
+
+
+def _resources(row: Row) -> tuple[object, ...]:
+    return (
+        f"{row.times.images_per_second:.1f}",
+        f"{row.load_seconds:.2f}",
         _mib(row.loaded_memory),
         _mib(row.peak_memory),
     )
