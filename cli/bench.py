@@ -136,8 +136,11 @@ def command(
     opened = Bundle.open(bundle)
     _check_size(opened, size, bool(files))
 
-    from ..runtime.bench import bench
+    from ..runtime.bench import bench, chosen_runtimes
+    from ..runtime.bench_inputs import find_inputs
 
+    chosen_runtimes(opened, runtimes)  # refused before the twin is made
+    inputs = find_inputs(opened, files, size)
     with ExitStack() as stack:
         stack.enter_context(stdout_for_results())
         missing = "left out with --no-twin" if no_twin else ""
@@ -147,11 +150,10 @@ def command(
         report = stack.enter_context(progress())
         found = bench(
             opened,
+            inputs,
             runtimes=runtimes,
             threads=threads,
             batches=batches,
-            side=size,
-            files=files,
             seconds=seconds,
             twin=twin,
             no_twin=missing,

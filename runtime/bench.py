@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .bench_inputs import Inputs, find_inputs, stage_seconds
+from .bench_inputs import Inputs, stage_seconds
 from .bench_times import Ratio, Times, ratio_of, times_of
 from .bench_twin import check_twin
 from .bench_worker import COMMAND, Tick, Worker, take_turns, workers
@@ -152,14 +152,22 @@ def default_threads() -> tuple[int, ...]:
     return tuple(sorted({1, usable_cores()}))
 
 
+def chosen_runtimes(bundle: Bundle, asked: Sequence[str]) -> list[str]:
+    """Those asked for, each once; or else the one that would be used.
+
+    Raises:
+        SessionError: there is none of that name, or none that runs this bundle.
+    """
+    return list(dict.fromkeys(runtime_of(bundle, name) for name in asked or (None,)))
+
+
 def bench(
     bundle: Bundle,
+    inputs: Inputs,
     *,
     runtimes: Sequence[str] = (),
     threads: Sequence[int] = (),
     batches: Sequence[int] = BATCHES,
-    side: int | None = None,
-    files: Sequence[Path] = (),
     seconds: float = SECONDS,
     twin: Path | None = None,
     no_twin: str = "",
@@ -168,26 +176,23 @@ def bench(
     """Measure ``bundle``.
 
     Args:
+        inputs: what it runs on, see :func:`~.bench_inputs.find_inputs`.
         runtimes: of :data:`~.sessions.RUNTIMES`; default: the one that would be used.
         threads: numbers of threads; default: :func:`default_threads`.
         batches: images at a time.
-        side: of the images, pixels; see :func:`~.bench_inputs.find_inputs`.
-        files: images to run on.
         seconds: that timing may take in all, loading not counted; a few runs are always made.
         twin: an ONNX file of the full-precision twin.
         no_twin: why there is none.
         report: called with what is being done, seconds spent and seconds planned.
 
     Raises:
-        ImageError: unusable images, or a side that the bundle does not take.
         SessionError: a runtime is missing or fails, or ``twin`` is not this bundle's.
     """
     started = time.perf_counter()
     counts = tuple(threads) or default_threads()
     _check("threads", counts, MOST_THREADS)
     _check("batch", batches, MOST_BATCH)
-    asked = list(dict.fromkeys(runtime_of(bundle, name) for name in runtimes or (None,)))
-    inputs = find_inputs(bundle, files, side)
+    asked = chosen_runtimes(bundle, runtimes)
     requests = _requests(bundle, asked, twin)
     places = [(count, batch) for count in counts for batch in batches]
     found: list[Configuration] = []

@@ -154,7 +154,7 @@ def test_inputs_of_a_bundle(make_bundle: Callable[..., Path]) -> None:
 )
 def test_bad_numbers(make_bundle: Callable[..., Path], given: dict[str, object], said: str) -> None:
     with pytest.raises(SessionError, match=said):
-        bench(Bundle.open(make_bundle()), **given)  # type: ignore[arg-type]
+        bench(Bundle.open(make_bundle()), Inputs("synthetic", [synthetic(32)]), **given)  # type: ignore[arg-type]
 
 
 def test_whose_twin_a_file_is(make_bundle: Callable[..., Path]) -> None:
