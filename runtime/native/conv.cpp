@@ -1,6 +1,7 @@
 #include "conv.h"
 
 #include <algorithm>
+#include <atomic>
 #include <cmath>
 #include <cstring>
 #include <limits>
@@ -12,6 +13,8 @@ namespace {
 
 // Rows of one item of work: enough to reuse a panel's weights, few enough to share among threads.
 constexpr int64_t kRows = 8;
+// Pixels of rows that are computed at once.
+constexpr int64_t kMaxGather = 256;
 // Two products of a code and a weight of which the sum may pass INT16.
 constexpr int32_t kInt16Pair = 32767 / 2;
 
@@ -57,18 +60,37 @@ void padded_copy(Vector& to, const float* from, int64_t count, int64_t width) {
   std::copy(from, from + count, to.begin());
 }
 
-// Asks for the floats that `finish` will read or write: they come while the sums are computed.
-template <class T>
-void expect(T* floats, const FinishArgs& f, bool write) {
+// Asks for the floats that `finish` will read and write: they come while sums are computed.
+void expect(const FinishArgs& f) {
   constexpr int64_t kLine = 16;
   for (int64_t pixel = 0; pixel < f.count; ++pixel) {
     for (int64_t c = 0; c < f.channels; c += kLine) {
-      const float* at = floats + pixel * f.pixel + c;
-      if (write) __builtin_prefetch(at, 1, 2);
-      else __builtin_prefetch(at, 0, 2);
+      const int64_t at = pixel * f.pixel + c;
+      for (int i = 0; i < f.addend_count; ++i) __builtin_prefetch(f.addends[i] + at, 0, 2);
+      if (f.z != nullptr) __builtin_prefetch(f.z + at, 1, 2);
     }
   }
 }
+
+// Memory of this thread for sums.
+int32_t* scratch(int64_t count) {
+  thread_local std::vector<int32_t, Aligned<int32_t>> kept;
+  if (int64_t(kept.size()) < count) kept.resize(size_t(count));
+  return kept.data();
+}
+
+// The kernels' state while an item of work is done.
+struct Session {
+  const Kernels& kernels;
+  explicit Session(const Kernels& k) : kernels(k) {
+    if (kernels.begin != nullptr) kernels.begin();
+  }
+  ~Session() {
+    if (kernels.end != nullptr) kernels.end();
+  }
+  Session(const Session&) = delete;
+  Session& operator=(const Session&) = delete;
+};
 
 void check(const ConvSpec& spec, const ConvData& data) {
   const auto within = [](int64_t v, int64_t low, int64_t high) { return v >= low && v <= high; };
@@ -113,7 +135,8 @@ void check(const ConvSpec& spec, const ConvData& data) {
 }  // namespace
 
 struct Conv::View {
-  const uint8_t* x;  // window of the first output pixel of image 0
+  const uint8_t* x;    // window of the first output pixel of image 0
+  const uint8_t* end;  // of the tensor
   ptrdiff_t image, row, column;  // bytes from one to the next
   Extent out;        // sides of the convolution's result
 };
@@ -155,14 +178,18 @@ void Conv::pack_dense(const std::vector<int32_t>& weights) {
   }
   const int32_t widest = parts_ == 1 ? largest : std::max(part_base_, largest / part_base_ + 1);
   wide_ = spec_.top_code > 127 || spec_.top_code * widest > kInt16Pair;
-  const int64_t part_size = window * cell_ * panel;
-  panels_data_.assign(size_t(panels_ * parts_ * part_size), 0);
+  const int64_t run = spec_.kernel[1] * cell_;
+  run_ = round_up(run, kernels_.depth);
+  const int64_t part_size = spec_.kernel[0] * run_ * panel;
+  panel_bytes_ = parts_ * part_size;
+  std::vector<int8_t> bytes(size_t(panels_ * panel_bytes_), 0);
   for (int64_t out = 0; out < spec_.out_channels; ++out) {
-    int8_t* at = panels_data_.data() + out / panel * parts_ * part_size + out % panel * 4;
+    int8_t* at = bytes.data() + out / panel * panel_bytes_ + out % panel * 4;
     for (int64_t tap = 0; tap < window; ++tap) {
       for (int64_t c = 0; c < spec_.in_channels; ++c) {
         const int32_t w = weights[size_t((out * window + tap) * spec_.in_channels + c)];
-        const int64_t k = tap * cell_ + c;
+        const int64_t row = tap / spec_.kernel[1], column = tap % spec_.kernel[1];
+        const int64_t k = row * run_ + column * cell_ + c;
         const int64_t place = k / 4 * 4 * panel + k % 4;
         if (parts_ == 1) {
           at[place] = int8_t(w);
@@ -174,6 +201,7 @@ void Conv::pack_dense(const std::vector<int32_t>& weights) {
       }
     }
   }
+  narrow(bytes);
   if (spec_.pad_code == 0) return;
   offset_.assign(size_t(width_), 0);
   for (int64_t out = 0; out < spec_.out_channels; ++out) {
@@ -181,6 +209,58 @@ void Conv::pack_dense(const std::vector<int32_t>& weights) {
     const int32_t sum = std::accumulate(first, first + window * spec_.in_channels, int32_t(0));
     offset_[size_t(out)] = -int32_t(spec_.pad_code) * sum;
   }
+}
+
+// Keeps weights that fit at 2 or 4 bits, in the order in which the kernels expand them.
+void Conv::narrow(const std::vector<int8_t>& bytes) {
+  static std::atomic<uint64_t> made{0};
+  serial_ = ++made;
+  // Places of the layout that hold no weight, channels up to a multiple of 4 and runs up to the
+  // kernels' depth, meet bytes that need not be 0, so their level must be.
+  const int64_t levels = int64_t(1) << spec_.bits;
+  const bool gaps = cell_ != spec_.in_channels || run_ != spec_.kernel[1] * cell_;
+  const int64_t needed = levels + (gaps ? 1 : 0);
+  if (needed > 16 || parts_ > 1) {
+    panels_data_.assign(bytes.begin(), bytes.end());
+    return;
+  }
+  stored_bits_ = needed <= 4 ? 2 : 4;
+  for (int64_t i = 0; i < levels; ++i) levels_[i] = int8_t(spec_.first + spec_.step * i);
+  const int64_t each = 8 / stored_bits_;
+  blocks_ = (panel_bytes_ + 64 * each - 1) / (64 * each);
+  panels_data_.assign(size_t(panels_ * blocks_ * 64), 0);
+  for (int64_t i = 0; i < panels_ * panel_bytes_; ++i) {
+    const int64_t panel = i / panel_bytes_, at = i % panel_bytes_;
+    const int64_t up = bytes[size_t(i)] - spec_.first;
+    const bool is_level = up >= 0 && up % spec_.step == 0 && up / spec_.step < levels;
+    // Without gaps, what is no level belongs to a channel that is not there.
+    const int64_t index = is_level ? up / spec_.step : gaps ? levels : 0;
+    const int64_t block = at / (64 * each), lane = at / 64 % each;
+    panels_data_[size_t((panel * blocks_ + block) * 64 + at % 64)] |=
+        int8_t(index << (stored_bits_ * lane));
+  }
+}
+
+const int8_t* Conv::weights_of(int64_t panel) const {
+  if (depthwise_) return nullptr;
+  if (stored_bits_ == 8) return panels_data_.data() + panel * panel_bytes_;
+  // The last panel that this thread used: work comes panel by panel.
+  struct Expanded {
+    uint64_t serial = 0;
+    int64_t panel = 0;
+    std::vector<int8_t, Aligned<int8_t>> bytes;
+  };
+  thread_local Expanded kept;
+  if (kept.serial != serial_ || kept.panel != panel) {
+    const size_t size = size_t(blocks_ * 64 * (8 / stored_bits_));
+    if (kept.bytes.size() < size) kept.bytes.resize(size);
+    const auto* packed = reinterpret_cast<const uint8_t*>(panels_data_.data());
+    kernels_.expand({packed + panel * blocks_ * 64, stored_bits_, levels_, kept.bytes.data(),
+                     blocks_});
+    kept.serial = serial_;
+    kept.panel = panel;
+  }
+  return kept.bytes.data();
 }
 
 void Conv::pack_depthwise(const std::vector<int32_t>& weights) {
@@ -246,6 +326,7 @@ void Conv::run(const ConvTensors& tensors, const Parallel& parallel) const {
   view.image = height * view.row;
   view.column = s.stride[1] * cell_;
   view.x = x + above * view.row + left * cell_;
+  view.end = x + tensors.n * view.image;
   if (tensors.codes != nullptr && s.out_halo > 0) {
     const Extent out = output(tensors.padded_height, tensors.padded_width);
     fill_halo(tensors.codes, tensors.n, out.height, out.width, s.out_channels, s.out_halo,
@@ -255,7 +336,7 @@ void Conv::run(const ConvTensors& tensors, const Parallel& parallel) const {
 }
 
 void Conv::sums(const View& view, int64_t image, int64_t row, int64_t column, int64_t count,
-                int64_t panel, int32_t* acc) const {
+                int64_t panel, const int8_t* weights, int32_t* acc) const {
   const uint8_t* x =
       view.x + image * view.image + row * spec_.stride[0] * view.row + column * view.column;
   const int64_t first = panel * kernels_.panel;
@@ -266,11 +347,8 @@ void Conv::sums(const View& view, int64_t image, int64_t row, int64_t column, in
                         acc});
     return;
   }
-  const int64_t run = spec_.kernel[1] * cell_;
-  const int64_t panel_size = parts_ * spec_.kernel[0] * run * kernels_.panel;
-  kernels_.dot({x, view.column, view.row, spec_.kernel[0], run,
-                panels_data_.data() + panel * panel_size, parts_, part_base_, wide_, count,
-                acc});
+  kernels_.dot({x, view.column, view.row, spec_.kernel[0], spec_.kernel[1] * cell_, view.end,
+                weights, run_, parts_, part_base_, wide_, count, acc});
 }
 
 void Conv::run_rows(const View& view, const ConvTensors& tensors, const Parallel& parallel) const {
@@ -296,6 +374,7 @@ void Conv::run_rows(const View& view, const ConvTensors& tensors, const Parallel
         const int64_t first = panel * conv.kernels_.panel, halo = s.out_halo;
         const Extent out = w.view.out;
         alignas(64) int32_t acc[kMaxSpan * kMaxPanel];
+        const int8_t* weights = conv.weights_of(panel);
         FinishArgs f{};
         f.acc = acc;
         f.channels = std::min<int64_t>(conv.kernels_.panel, s.out_channels - first);
@@ -314,26 +393,50 @@ void Conv::run_rows(const View& view, const ConvTensors& tensors, const Parallel
         f.table_stride = conv.width_;
         f.thresholds = s.thresholds;
         f.pixel = s.out_channels;
-        for (int64_t row = row0; row < row1; ++row) {
-          for (int64_t column = 0; column < out.width; column += conv.kernels_.span) {
-            f.count = std::min<int64_t>(conv.kernels_.span, out.width - column);
-            const int64_t pixel = (image * out.height + row) * out.width + column;
-            const int64_t at = pixel * s.out_channels + first;
-            for (int i = 0; i < f.addend_count; ++i) {
-              f.addends[i] = w.tensors.addends[size_t(i)] + at;
-              expect(f.addends[i], f, false);
-            }
-            f.z = w.tensors.z == nullptr ? nullptr : w.tensors.z + at;
-            if (f.z != nullptr) expect(f.z, f, true);
-            conv.sums(w.view, image, row, column, f.count, panel, acc);
-            if (w.tensors.codes != nullptr) {
-              const int64_t place =
-                  (image * (out.height + 2 * halo) + row + halo) * (out.width + 2 * halo) + halo +
-                  column;
-              f.codes = w.tensors.codes + place * s.out_channels + first;
-            }
-            conv.kernels_.finish(f);
+        const auto finish = [&](int64_t row, int64_t column, int64_t count, const int32_t* sums) {
+          const int64_t pixel = (image * out.height + row) * out.width + column;
+          const int64_t at = pixel * s.out_channels + first;
+          f.acc = sums;
+          f.count = count;
+          for (int i = 0; i < f.addend_count; ++i) {
+            f.addends[i] = w.tensors.addends[size_t(i)] + at;
           }
+          f.z = w.tensors.z == nullptr ? nullptr : w.tensors.z + at;
+          if (w.tensors.codes != nullptr) {
+            const int64_t place =
+                (image * (out.height + 2 * halo) + row + halo) * (out.width + 2 * halo) + halo +
+                column;
+            f.codes = w.tensors.codes + place * s.out_channels + first;
+          }
+          if (sums != nullptr) conv.kernels_.finish(f);
+          else expect(f);
+        };
+        const Session session(conv.kernels_);
+        const int64_t pitch = w.view.row * s.stride[0] / w.view.column;
+        int64_t at_once = 1;
+        if (!conv.depthwise_ && out.width < conv.kernels_.gather_below &&
+            w.view.row * s.stride[0] % w.view.column == 0) {
+          at_once = std::max<int64_t>(1, (kMaxGather - out.width) / pitch + 1);
+        }
+        for (int64_t row = row0; row < row1;) {
+          const int64_t rows = std::min(at_once, row1 - row);
+          if (rows > 1) {
+            int32_t* gathered = scratch(kMaxGather * conv.kernels_.panel);
+            for (int64_t r = 0; r < rows; ++r) finish(row + r, 0, out.width, nullptr);
+            conv.sums(w.view, image, row, 0, (rows - 1) * pitch + out.width, panel, weights,
+                      gathered);
+            for (int64_t r = 0; r < rows; ++r) {
+              finish(row + r, 0, out.width, gathered + r * pitch * conv.kernels_.panel);
+            }
+          } else {
+            for (int64_t column = 0; column < out.width; column += conv.kernels_.span) {
+              const int64_t count = std::min<int64_t>(conv.kernels_.span, out.width - column);
+              finish(row, column, count, nullptr);
+              conv.sums(w.view, image, row, column, count, panel, weights, acc);
+              finish(row, column, count, acc);
+            }
+          }
+          row += rows;
         }
       },
       size_t(panels_ * work.blocks), &work);
@@ -362,9 +465,9 @@ void Conv::run_pooled(const View& view, const ConvTensors& tensors,
         const int64_t image = int64_t(index) / w.blocks, row0 = int64_t(index) % w.blocks * kRows;
         const int64_t row1 = std::min(row0 + kRows, w.out.height);
         const int64_t channels = s.out_channels, columns = w.view.out.width, halo = s.out_halo;
+        const Session session(conv.kernels_);
         // A ring of the rows of one pooling window, each [columns, channels].
         std::vector<float> ring(size_t(s.pool_size * columns * channels));
-        std::vector<float> tallest(size_t(columns * channels));
         std::vector<float> pooled(size_t(w.out.width * channels));
         alignas(64) int32_t acc[kMaxSpan * kMaxPanel];
         int64_t next = std::max<int64_t>(0, row0 * s.pool_stride - s.pool_pad);
@@ -376,6 +479,7 @@ void Conv::run_pooled(const View& view, const ConvTensors& tensors,
             float* line = ring.data() + next % s.pool_size * columns * channels;
             for (int64_t panel = 0; panel < conv.panels_; ++panel) {
               const int64_t first = panel * conv.kernels_.panel;
+              const int8_t* weights = conv.weights_of(panel);
               FinishArgs f{};
               f.acc = acc;
               f.channels = std::min<int64_t>(conv.kernels_.panel, channels - first);
@@ -386,31 +490,18 @@ void Conv::run_pooled(const View& view, const ConvTensors& tensors,
               f.pixel = channels;
               for (int64_t column = 0; column < columns; column += conv.kernels_.span) {
                 f.count = std::min<int64_t>(conv.kernels_.span, columns - column);
-                conv.sums(w.view, image, next, column, f.count, panel, acc);
+                conv.sums(w.view, image, next, column, f.count, panel, weights, acc);
                 f.z = line + column * channels + first;
                 conv.kernels_.finish(f);
               }
             }
           }
-          const int64_t length = columns * channels;
-          const float* line = ring.data() + top % s.pool_size * length;
-          std::copy(line, line + length, tallest.begin());
-          for (int64_t other = top + 1; other < bottom; ++other) {
-            line = ring.data() + other % s.pool_size * length;
-            for (int64_t i = 0; i < length; ++i) {
-              tallest[size_t(i)] = line[i] > tallest[size_t(i)] ? line[i] : tallest[size_t(i)];
-            }
+          const float* lines[8];
+          for (int64_t other = top; other < bottom; ++other) {
+            lines[other - top] = ring.data() + other % s.pool_size * columns * channels;
           }
-          for (int64_t column = 0; column < w.out.width; ++column) {
-            const int64_t from = std::max<int64_t>(0, column * s.pool_stride - s.pool_pad);
-            const int64_t to = std::min(columns, column * s.pool_stride - s.pool_pad + s.pool_size);
-            float* best = pooled.data() + column * channels;
-            std::copy_n(tallest.data() + from * channels, channels, best);
-            for (int64_t other = from + 1; other < to; ++other) {
-              const float* here = tallest.data() + other * channels;
-              for (int64_t c = 0; c < channels; ++c) best[c] = here[c] > best[c] ? here[c] : best[c];
-            }
-          }
+          conv.kernels_.pool({lines, bottom - top, columns, channels, s.pool_size, s.pool_stride,
+                              s.pool_pad, w.out.width, pooled.data()});
           FinishArgs f{};
           f.z_in = pooled.data();
           f.pixel_in = f.pixel = channels;

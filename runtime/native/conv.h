@@ -80,11 +80,14 @@ class Conv {
  private:
   struct View;  // the input as the kernels read it
   void pack_dense(const std::vector<int32_t>& weights);
+  void narrow(const std::vector<int8_t>& bytes);
   void pack_depthwise(const std::vector<int32_t>& weights);
   void run_rows(const View& view, const ConvTensors& tensors, const Parallel& parallel) const;
   void run_pooled(const View& view, const ConvTensors& tensors, const Parallel& parallel) const;
   void sums(const View& view, int64_t image, int64_t row, int64_t column, int64_t count,
-            int64_t panel, int32_t* acc) const;
+            int64_t panel, const int8_t* weights, int32_t* acc) const;
+  // A panel's weights as bytes: in place, or expanded into memory of this thread.
+  const int8_t* weights_of(int64_t panel) const;
   Extent conv_output(int64_t padded_height, int64_t padded_width) const;
 
   ConvSpec spec_;
@@ -96,6 +99,12 @@ class Conv {
   int parts_ = 1;       // a weight is parts of 8 bits, the higher times part_base_
   int32_t part_base_ = 0;
   bool wide_ = false;  // see DotArgs
+  uint64_t serial_ = 0;     // no two of a process are the same
+  int64_t run_ = 0;         // bytes of weights for a kernel's row and a channel
+  int64_t panel_bytes_ = 0;
+  int stored_bits_ = 8;     // of a weight in panels_data_: 2, 4 or 8
+  int64_t blocks_ = 0;      // of 64 packed bytes in a panel
+  alignas(16) int8_t levels_[16] = {};
   std::vector<int8_t, Aligned<int8_t>> panels_data_;
   std::vector<int32_t, Aligned<int32_t>> offset_;  // minus pad_code times the sum of weights; or none
   std::vector<int16_t, Aligned<int16_t>> taps_;  // depthwise: [kernel * kernel, width_]

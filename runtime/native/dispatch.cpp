@@ -3,6 +3,9 @@
 
 #include "kernels.h"
 
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
 #if defined(__aarch64__) && defined(__linux__)
 #include <asm/hwcap.h>
 #include <sys/auxv.h>
@@ -23,6 +26,12 @@ struct Found {
     if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
         __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
         __builtin_cpu_supports("avx512vnni")) {
+#if defined(QMDD_HAS_AMX)
+      if (has_amx() && request_amx()) {
+        static const Kernels amx = amx_kernels();
+        add(amx);
+      }
+#endif
       add(kAvx512Kernels);
     }
 #endif
@@ -38,14 +47,18 @@ struct Found {
     add(kScalarKernels);
   }
 #if defined(__x86_64__)
-  // Leaf 7, sub-leaf 1, EAX bit 4; GCC 12's __builtin_cpu_supports does not know it.
-  static bool has_avx_vnni() {
-    unsigned a = 7, b = 0, c = 1, d = 0;
-    unsigned top = 0;
-    asm volatile("cpuid" : "=a"(top), "=b"(b), "=c"(c), "=d"(d) : "a"(0), "c"(0));
-    if (top < 7) return false;
-    asm volatile("cpuid" : "=a"(a), "=b"(b), "=c"(c), "=d"(d) : "a"(7), "c"(1));
-    return (a >> 4 & 1) != 0;
+  // GCC 12's __builtin_cpu_supports knows neither: leaf 7 of CPUID, sub-leaf 1, EAX bit 4; and
+  // sub-leaf 0, EDX bits 24 (tiles) and 25 (products of bytes).
+  static bool has_avx_vnni() { return leaf7(1).eax >> 4 & 1; }
+  static bool has_amx() { return (leaf7(0).edx >> 24 & 3) == 3; }
+  struct Registers {
+    unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
+  };
+  static Registers leaf7(unsigned sub_leaf) {
+    Registers r;
+    if (__get_cpuid_max(0, nullptr) < 7) return r;
+    __cpuid_count(7, sub_leaf, r.eax, r.ebx, r.ecx, r.edx);
+    return r;
   }
 #endif
 };

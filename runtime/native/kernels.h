@@ -35,7 +35,9 @@ struct DotArgs {
   ptrdiff_t pixel;     // bytes from one pixel's window to the next
   ptrdiff_t row;       // bytes from one run to the next
   int64_t rows, run;   // run: a multiple of 4
-  const int8_t* w;     // [parts][rows * run / 4][panel][4]
+  const uint8_t* x_end;  // of the memory that may be read
+  const int8_t* w;     // [parts][rows][w_run / 4][panel][4], zero beyond run
+  int64_t w_run;       // run, up to a multiple of the kernels' depth
   int parts;
   int32_t part_base;
   bool wide;           // a code may pass 127, or the sum of two products INT16
@@ -77,22 +79,52 @@ struct FinishArgs {
   uint8_t* codes;          // or null
 };
 
+// Weights of 2 or 4 bits to bytes: out[64 i + j] = levels[bits i .. of packed byte j], for each
+// block of 64 packed bytes. Narrow weights stay narrow in memory: what an image needs of them comes
+// from afar once, and then fits the second cache.
+struct ExpandArgs {
+  const uint8_t* packed;
+  int bits;
+  const int8_t* levels;  // [16]
+  int8_t* out;
+  int64_t blocks;
+};
+
+// The maximum over a window of each channel, for one row of output pixels.
+struct PoolArgs {
+  const float* const* rows;  // those of the window that exist, each [columns][channels]
+  int64_t row_count, columns, channels;
+  int64_t size, stride, pad;  // along a row
+  int64_t count;
+  float* out;                // [count][channels]
+};
+
 struct Kernels {
   const char* name;
   int panel;  // output channels that are computed together; at most kMaxPanel
+  int depth;  // bytes of a run that are multiplied at once: 4, or more
   int span;   // pixels that are worth one call of dot; at most kMaxSpan
+  // Narrower rows are computed several at once, over the pixels between them too; 0: never.
+  int gather_below;
   void (*dot)(const DotArgs&);
   void (*depthwise)(const DepthwiseArgs&);
   void (*finish)(const FinishArgs&);
+  void (*expand)(const ExpandArgs&);
+  void (*pool)(const PoolArgs&);
   // Multiply-adds done by `rounds` rounds of the instruction that dot uses, operands in registers.
   int64_t (*peak)(int64_t rounds);
+  // Around every item of work, on its thread; or null.
+  void (*begin)();
+  void (*end)();
 };
 
-constexpr int kMaxPanel = 64, kMaxSpan = 32;
+constexpr int kMaxPanel = 64, kMaxSpan = 64;
 constexpr int64_t kMaxThresholds = 255;
 
 extern const Kernels kScalarKernels;
 extern const Kernels kAvx2Kernels, kAvxVnniKernels, kAvx512Kernels, kNeonKernels;
+Kernels amx_kernels();
+bool request_amx();
 
 // The tables that were built and that this processor can run, the fastest first; scalar is last.
 const Kernels* const* available_kernels(size_t* count);

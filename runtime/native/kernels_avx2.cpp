@@ -17,7 +17,7 @@ struct Avx2 {
   static I load_i(const void* from) {
     return _mm256_loadu_si256(static_cast<const __m256i*>(from));
   }
-  static void store_i(int32_t* to, I v) { _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), v); }
+  static void store_i(void* to, I v) { _mm256_storeu_si256(static_cast<__m256i*>(to), v); }
   static I add_i(I a, I b) { return _mm256_add_epi32(a, b); }
   static I mul_i(I v, int32_t by) { return _mm256_mullo_epi32(v, _mm256_set1_epi32(by)); }
   static I codes(const uint8_t* four) {
@@ -43,6 +43,14 @@ struct Avx2 {
       return _mm256_add_epi32(acc, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
     }
 #endif
+  }
+
+  static I load_levels(const int8_t* levels) {
+    return _mm256_broadcastsi128_si256(_mm_loadu_si128(reinterpret_cast<const __m128i*>(levels)));
+  }
+  static I look_up(I levels, I bytes, int shift, int mask) {
+    const I down = _mm256_srl_epi16(bytes, _mm_cvtsi32_si128(shift));
+    return _mm256_shuffle_epi8(levels, _mm256_and_si256(down, _mm256_set1_epi8(char(mask))));
   }
 
   static I first(int64_t n) {

@@ -15,7 +15,7 @@ struct Avx512 {
 
   static I zero() { return _mm512_setzero_si512(); }
   static I load_i(const void* from) { return _mm512_loadu_si512(from); }
-  static void store_i(int32_t* to, I v) { _mm512_storeu_si512(to, v); }
+  static void store_i(void* to, I v) { _mm512_storeu_si512(to, v); }
   static I add_i(I a, I b) { return _mm512_add_epi32(a, b); }
   static I mul_i(I v, int32_t by) { return _mm512_mullo_epi32(v, _mm512_set1_epi32(by)); }
   static I codes(const uint8_t* four) {
@@ -26,6 +26,14 @@ struct Avx512 {
   template <bool Wide>
   static I dot(I acc, I codes, I weights) {
     return _mm512_dpbusd_epi32(acc, codes, weights);
+  }
+
+  static I load_levels(const int8_t* levels) {
+    return _mm512_broadcast_i32x4(_mm_loadu_si128(reinterpret_cast<const __m128i*>(levels)));
+  }
+  static I look_up(I levels, I bytes, int shift, int mask) {
+    const I down = _mm512_srl_epi16(bytes, _mm_cvtsi32_si128(shift));
+    return _mm512_shuffle_epi8(levels, _mm512_and_si512(down, _mm512_set1_epi8(char(mask))));
   }
 
   static __mmask16 first(int64_t n) { return __mmask16((1u << n) - 1); }

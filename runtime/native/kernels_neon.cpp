@@ -13,8 +13,12 @@ struct Neon {
   static constexpr int lanes = 4, vectors = 4, pixels = 6;
 
   static I zero() { return vdupq_n_s32(0); }
-  static I load_i(const void* from) { return vreinterpretq_s32_u8(vld1q_u8(static_cast<const uint8_t*>(from))); }
-  static void store_i(int32_t* to, I v) { vst1q_s32(to, v); }
+  static I load_i(const void* from) {
+    return vreinterpretq_s32_u8(vld1q_u8(static_cast<const uint8_t*>(from)));
+  }
+  static void store_i(void* to, I v) {
+    vst1q_u8(static_cast<uint8_t*>(to), vreinterpretq_u8_s32(v));
+  }
   static I add_i(I a, I b) { return vaddq_s32(a, b); }
   static I mul_i(I v, int32_t by) { return vmulq_n_s32(v, by); }
   static I codes(const uint8_t* four) {
@@ -33,6 +37,13 @@ struct Neon {
     } else {
       return vdotq_s32(acc, vreinterpretq_s8_s32(codes), w);
     }
+  }
+
+  static I load_levels(const int8_t* levels) { return load_i(levels); }
+  static I look_up(I levels, I bytes, int shift, int mask) {
+    const uint8x16_t down = vshlq_u8(vreinterpretq_u8_s32(bytes), vdupq_n_s8(int8_t(-shift)));
+    const uint8x16_t index = vandq_u8(down, vdupq_n_u8(uint8_t(mask)));
+    return vreinterpretq_s32_u8(vqtbl1q_u8(vreinterpretq_u8_s32(levels), index));
   }
 
   static F load(const float* from) { return vld1q_f32(from); }

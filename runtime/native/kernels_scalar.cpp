@@ -1,4 +1,5 @@
 // The reference: plain loops, one statement an operation. Every other kernel must equal it.
+#include <cmath>
 #include <cstring>
 
 #include "kernels.h"
@@ -22,6 +23,7 @@ void dot(const DotArgs& args) {
             for (int i = 0; i < 4; ++i) acc[channel] += int32_t(x[k + i]) * w[4 * channel + i];
           }
         }
+        w += (args.w_run - args.run) * kPanel;
       }
     }
   }
@@ -75,6 +77,35 @@ void finish(const FinishArgs& args) {
   }
 }
 
+void expand(const ExpandArgs& args) {
+  const int each = 8 / args.bits, mask = (1 << args.bits) - 1;
+  for (int64_t block = 0; block < args.blocks; ++block) {
+    for (int i = 0; i < each; ++i) {
+      for (int j = 0; j < 64; ++j) {
+        args.out[(block * each + i) * 64 + j] =
+            args.levels[args.packed[block * 64 + j] >> (args.bits * i) & mask];
+      }
+    }
+  }
+}
+
+void pool(const PoolArgs& args) {
+  for (int64_t pixel = 0; pixel < args.count; ++pixel) {
+    const int64_t left = pixel * args.stride - args.pad;
+    for (int64_t c = 0; c < args.channels; ++c) {
+      float best = -INFINITY;
+      for (int64_t row = 0; row < args.row_count; ++row) {
+        for (int64_t column = left; column < left + args.size; ++column) {
+          if (column < 0 || column >= args.columns) continue;
+          const float here = args.rows[row][column * args.channels + c];
+          best = here > best ? here : best;
+        }
+      }
+      args.out[pixel * args.channels + c] = best;
+    }
+  }
+}
+
 int64_t peak(int64_t rounds) {
   volatile int32_t sink = 0;
   int32_t sum = 0;
@@ -86,6 +117,6 @@ int64_t peak(int64_t rounds) {
 
 }  // namespace
 
-const Kernels kScalarKernels = {"scalar", kPanel, 16, dot, depthwise, finish, peak};
+const Kernels kScalarKernels = {"scalar", kPanel, 4, 16, 0, dot, depthwise, finish, expand, pool, peak, nullptr, nullptr};
 
 }  // namespace qmdd

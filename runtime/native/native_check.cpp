@@ -1,5 +1,6 @@
-// Every kernel that this processor can run against the scalar one, on convolutions drawn at random:
-// native_check [count] [seed]. Exit code 1 and a line for the first that differs.
+// Every kernel that this processor can run against plain loops over the definition (conv.h), on
+// convolutions drawn at random: native_check [count] [seed]. Exit code 1 and a line for the first
+// that differs.
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -49,7 +50,10 @@ struct Case {
     };
     const bool pooled = draw(random, 0, 4) == 0, depthwise = draw(random, 0, 4) == 0;
     spec.out_channels = draw(random, 1, 70);
-    spec.in_channels = depthwise ? spec.out_channels : draw(random, 1, 40);
+    const int64_t usual[] = {16, 20, 32, 64, 128};
+    spec.in_channels = depthwise           ? spec.out_channels
+                       : draw(random, 0, 1) ? draw(random, 1, 40)
+                                            : usual[draw(random, 0, 4)];
     spec.groups = depthwise ? spec.out_channels : 1;
     for (int i = 0; i < 2; ++i) {
       spec.kernel[i] = draw(random, 1, 4);
@@ -90,11 +94,18 @@ struct Case {
     }
     n = draw(random, 1, 2);
     height = draw(random, 5, 14);
-    width = draw(random, 5, 40);
+    width = draw(random, 5, draw(random, 0, 3) ? 40 : 90);
     const int64_t padded_height = height + spec.in_halo[0] + spec.in_halo[2];
     const int64_t padded_width = width + spec.in_halo[1] + spec.in_halo[3];
     x.resize(size_t(n * padded_height * padded_width * spec.in_channels));
     for (uint8_t& code : x) code = uint8_t(draw(random, 0, spec.top_code));
+    for (size_t at = 0; at < x.size(); ++at) {
+      const int64_t pixel = int64_t(at) / spec.in_channels;
+      const int64_t row = pixel / padded_width % padded_height, column = pixel % padded_width;
+      const bool inside = row >= spec.in_halo[0] && row < spec.in_halo[0] + height &&
+                          column >= spec.in_halo[1] && column < spec.in_halo[1] + width;
+      if (!inside) x[at] = uint8_t(spec.pad_code);
+    }
     if (!pooled) {
       const int64_t addend_count = draw(random, 0, 2);
       for (int64_t i = 0; i < addend_count; ++i) spec.factors.push_back(draw_float(random));
@@ -164,7 +175,100 @@ Result run(const Case& c, const Kernels& kernels) {
   return result;
 }
 
-void check_cells_once(Random& random) {
+// The definition, one number after the other.
+Result by_definition(const Case& c) {
+  const ConvSpec& s = c.spec;
+  const Extent out = c.conv(kScalarKernels)
+                         .output(c.height + s.in_halo[0] + s.in_halo[2],
+                                 c.width + s.in_halo[1] + s.in_halo[3]);
+  const int64_t rows = (c.height + s.pads[0] + s.pads[2] - s.kernel[0]) / s.stride[0] + 1;
+  const int64_t columns = (c.width + s.pads[1] + s.pads[3] - s.kernel[1]) / s.stride[1] + 1;
+  const int64_t each = s.in_channels / s.groups;
+  const auto weight = [&](int64_t number) {
+    int64_t index = 0;
+    for (int64_t b = 0; b < s.bits; ++b) {
+      const int64_t bit = number * s.bits + b;
+      index |= int64_t(c.weights[size_t(bit / 8)] >> (bit % 8) & 1) << b;
+    }
+    return s.first + s.step * index;
+  };
+  const auto code_at = [&](int64_t image, int64_t y, int64_t x, int64_t channel) -> int64_t {
+    if (y < 0 || y >= c.height || x < 0 || x >= c.width) return s.pad_code;
+    const int64_t line = c.width + s.in_halo[1] + s.in_halo[3];
+    const int64_t row = image * (c.height + s.in_halo[0] + s.in_halo[2]) + y + s.in_halo[0];
+    return c.x[size_t((row * line + x + s.in_halo[1]) * s.in_channels + channel)];
+  };
+  const auto conv_at = [&](int64_t image, int64_t row, int64_t column, int64_t o) {
+    int64_t acc = 0;
+    for (int64_t ky = 0; ky < s.kernel[0]; ++ky) {
+      for (int64_t kx = 0; kx < s.kernel[1]; ++kx) {
+        for (int64_t i = 0; i < each; ++i) {
+          const int64_t code =
+              code_at(image, row * s.stride[0] + ky - s.pads[0],
+                      column * s.stride[1] + kx - s.pads[1], s.groups > 1 ? o : i);
+          acc += (code - s.pad_code) * weight(((o * s.kernel[0] + ky) * s.kernel[1] + kx) * each + i);
+        }
+      }
+    }
+    const float product = float(acc) * c.multiplier[size_t(o)];
+    return product + c.bias[size_t(o)];
+  };
+  Result result;
+  const int64_t border = s.out_halo, line = out.width + 2 * border;
+  if (s.thresholds > 0) {
+    result.codes.assign(size_t(c.n * (out.height + 2 * border) * line * s.out_channels),
+                        uint8_t(s.out_pad_code));
+  }
+  for (int64_t image = 0; image < c.n; ++image) {
+    for (int64_t row = 0; row < out.height; ++row) {
+      for (int64_t column = 0; column < out.width; ++column) {
+        for (int64_t o = 0; o < s.out_channels; ++o) {
+          const size_t at = size_t(
+              ((image * out.height + row) * out.width + column) * s.out_channels + o);
+          float z;
+          if (s.pool_size > 0) {
+            z = -std::numeric_limits<float>::infinity();
+            for (int64_t y = 0; y < s.pool_size; ++y) {
+              for (int64_t x = 0; x < s.pool_size; ++x) {
+                const int64_t r = row * s.pool_stride + y - s.pool_pad;
+                const int64_t k = column * s.pool_stride + x - s.pool_pad;
+                if (r < 0 || r >= rows || k < 0 || k >= columns) continue;
+                float here = conv_at(image, r, k, o);
+                if (s.relu) here = here > 0.0f ? here : 0.0f;
+                z = here > z ? here : z;
+              }
+            }
+          } else {
+            z = conv_at(image, row, column, o);
+            for (size_t i = 0; i < c.addends.size(); ++i) {
+              const float addend = c.addends[i][at] * s.factors[i];
+              z = z + addend;
+            }
+            if (s.relu) z = z > 0.0f ? z : 0.0f;
+          }
+          result.z.push_back(z);
+          if (s.thresholds == 0) continue;
+          if (!c.slope.empty()) {
+            z = z + c.shift_in[size_t(o)];
+            const float below = z * c.slope[size_t(o)];
+            z = (z < 0.0f ? below : z) + c.shift_out[size_t(o)];
+          }
+          int code = 0;
+          for (int64_t i = 0; i < s.thresholds; ++i) {
+            const int64_t table_row = s.table_rows == 1 ? 0 : o;
+            code += z >= c.table[size_t(table_row * s.thresholds + i)];
+          }
+          const int64_t place =
+              (image * (out.height + 2 * border) + row + border) * line + border + column;
+          result.codes[size_t(place * s.out_channels + o)] = uint8_t(code);
+        }
+      }
+    }
+  }
+  return result;
+}
+
+bool cells_are_right(Random& random) {
   CellSpec spec;
   spec.repeats = draw(random, 0, 3);
   spec.channels = (12 + 3 * spec.repeats + 3) / 4 * 4;
@@ -174,7 +278,24 @@ void check_cells_once(Random& random) {
   std::vector<uint8_t> image(size_t(n * 3 * height * width));
   std::vector<uint8_t> cells(size_t(n * (height / 2 + spec.halo[0] + spec.halo[2]) *
                                     (width / 2 + spec.halo[1] + spec.halo[3]) * spec.channels));
+  for (uint8_t& pixel : image) pixel = uint8_t(draw(random, 0, 255));
   make_cells(spec, image.data(), n, height, width, cells.data(), kInOrder);
+  const int64_t rows = height / 2 + spec.halo[0] + spec.halo[2];
+  const int64_t columns = width / 2 + spec.halo[1] + spec.halo[3];
+  for (int64_t at = 0; at < n * rows * columns * spec.channels; ++at) {
+    const int64_t byte = at % spec.channels, column = at / spec.channels % columns - spec.halo[1];
+    const int64_t row = at / spec.channels / columns % rows - spec.halo[0];
+    const int64_t batch = at / spec.channels / columns / rows;
+    const int64_t pixel = byte < 12 ? byte / 3 : 0;
+    const bool inside = row >= 0 && row < height / 2 && column >= 0 && column < width / 2;
+    uint8_t expected = 0;
+    if (inside && byte < 12 + 3 * spec.repeats) {
+      expected = image[size_t(((batch * 3 + byte % 3) * height + 2 * row + pixel / 2) * width +
+                              2 * column + pixel % 2)];
+    }
+    if (cells[size_t(at)] != expected) return false;
+  }
+  return true;
 }
 
 }  // namespace
@@ -186,13 +307,17 @@ int main(int argc, char** argv) {
   const Kernels* const* kernels = available_kernels(&tables);
   for (int64_t number = 0; number < count; ++number) {
     Random random(seed * 1000003 + uint64_t(number));
-    check_cells_once(random);
+    if (!cells_are_right(random)) {
+      std::printf("cells differ: seed %llu, number %lld\n", static_cast<unsigned long long>(seed),
+                  static_cast<long long>(number));
+      return 1;
+    }
     try {
       const Case drawn(random);
-      const Result expected = run(drawn, kScalarKernels);
-      for (size_t i = 0; i + 1 < tables; ++i) {
+      const Result expected = by_definition(drawn);
+      for (size_t i = 0; i < tables; ++i) {
         if (run(drawn, *kernels[i]) == expected) continue;
-        std::printf("%s differs from scalar: seed %llu, convolution %lld\n", kernels[i]->name,
+        std::printf("%s differs from the definition: seed %llu, convolution %lld\n", kernels[i]->name,
                     static_cast<unsigned long long>(seed), static_cast<long long>(number));
         return 1;
       }

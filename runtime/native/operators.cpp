@@ -5,6 +5,7 @@
 //   Threshold(x float, table) -> codes uint8        the codes of floats that no QuantConv made
 //   Cells(image uint8 [N, 3, H, W]) -> uint8 [N, H/2 + halo, W/2 + halo, channels]
 //             2x2 pixels side by side: the folded stem's convolution of them has stride 1
+#include <algorithm>
 #include <cstdlib>
 #include <cstring>
 #include <exception>
@@ -225,40 +226,40 @@ struct Threshold {
   static OrtArity output_arity(size_t) { return kOrtRequired; }
 
   explicit Threshold(const OrtKernelInfo* info) : kernels_(kernels()) {
-    channels_ = integer(info, "channels");
     halo_ = integer(info, "out_halo");
     pad_code_ = integer(info, "out_pad_code");
     const Tensor table = constant(info, 1);
-    if (!table || table.rank != 2 || (table.dims[0] != 1 && table.dims[0] != channels_) ||
-        table.dims[1] < 1 || table.dims[1] > kMaxThresholds || channels_ < 1 || halo_ < 0 ||
-        halo_ > 64 || pad_code_ < 0 || pad_code_ > 255)
+    if (!table || table.rank != 2 || table.dims[0] < 1 || table.dims[1] < 1 ||
+        table.dims[1] > kMaxThresholds || halo_ < 0 || halo_ > 64 || pad_code_ < 0 ||
+        pad_code_ > 255)
       throw std::invalid_argument("needs a constant table, [channels or 1, 1 to 255]");
+    rows_ = table.dims[0];
     thresholds_ = table.dims[1];
-    width_ = (channels_ + kMaxPanel - 1) / kMaxPanel * kMaxPanel;
+    width_ = (rows_ + kMaxPanel - 1) / kMaxPanel * kMaxPanel;
     table_.assign(size_t(thresholds_ * width_), 0.0f);
     for (int64_t i = 0; i < thresholds_; ++i) {
-      for (int64_t c = 0; c < channels_; ++c) {
-        const int64_t from = table.dims[0] == 1 ? 0 : c;
-        table_[size_t(i * width_ + c)] = table.as<float>()[from * thresholds_ + i];
+      for (int64_t c = 0; c < (rows_ == 1 ? width_ : rows_); ++c) {
+        const int64_t row = rows_ == 1 ? 0 : c;
+        table_[size_t(i * width_ + c)] = table.as<float>()[row * thresholds_ + i];
       }
     }
   }
 
   void compute(OrtKernelContext* context) const {
     const Tensor x = input(context, 0);
-    if (x.rank != 4 || x.dims[3] != channels_)
+    if (x.rank != 4 || (rows_ != 1 && x.dims[3] != rows_))
       throw std::invalid_argument("x must be [n, height, width, channels]");
     struct Work {
       const Threshold& self;
       const float* x;
       uint8_t* codes;
-      int64_t height, width;
+      int64_t height, width, channels;
     };
-    const int64_t height = x.dims[1], width = x.dims[2];
-    auto* codes = static_cast<uint8_t*>(output(
-        context, 0, {x.dims[0], height + 2 * halo_, width + 2 * halo_, channels_}));
-    fill_halo(codes, x.dims[0], height, width, channels_, halo_, uint8_t(pad_code_));
-    Work work{*this, x.as<float>(), codes, height, width};
+    const int64_t height = x.dims[1], width = x.dims[2], channels = x.dims[3];
+    auto* codes = static_cast<uint8_t*>(
+        output(context, 0, {x.dims[0], height + 2 * halo_, width + 2 * halo_, channels}));
+    fill_halo(codes, x.dims[0], height, width, channels, halo_, uint8_t(pad_code_));
+    Work work{*this, x.as<float>(), codes, height, width, channels};
     parallel_for(
         context,
         [](void* user, size_t index) {
@@ -269,22 +270,24 @@ struct Threshold {
           const int64_t place =
               (image * (w.height + 2 * halo) + row + halo) * (w.width + 2 * halo) + halo;
           FinishArgs f{};
-          f.z_in = w.x + int64_t(index) * w.width * self.channels_;
-          f.pixel_in = f.pixel = self.channels_;
+          f.pixel_in = f.pixel = w.channels;
           f.count = w.width;
-          f.channels = self.channels_;
-          f.table = self.table_.data();
           f.table_stride = self.width_;
           f.thresholds = self.thresholds_;
-          f.codes = w.codes + place * self.channels_;
-          self.kernels_.finish(f);
+          for (int64_t c = 0; c < w.channels; c += kMaxPanel) {
+            f.z_in = w.x + int64_t(index) * w.width * w.channels + c;
+            f.channels = std::min<int64_t>(kMaxPanel, w.channels - c);
+            f.table = self.table_.data() + (self.rows_ == 1 ? 0 : c);
+            f.codes = w.codes + place * w.channels + c;
+            self.kernels_.finish(f);
+          }
         },
         size_t(x.dims[0] * height), &work);
   }
 
  private:
   const Kernels& kernels_;
-  int64_t channels_ = 0, halo_ = 0, pad_code_ = 0, thresholds_ = 0, width_ = 0;
+  int64_t rows_ = 0, halo_ = 0, pad_code_ = 0, thresholds_ = 0, width_ = 0;
   std::vector<float, Aligned<float>> table_;
 };
 

@@ -5,12 +5,13 @@
 //   lanes                    floats, or int32, in a vector
 //   vectors, pixels          the register tile: `pixels` x `vectors` accumulators
 //   F, I                     a vector of float, of int32
-//   I zero(), load_i(void*), store_i(int32*), add_i(I, I), mul_i(I, int32)
+//   I zero(), load_i(void*), store_i(void*), add_i(I, I), mul_i(I, int32)
 //   I codes(const uint8_t*)                   four of them, the same in every lane
 //   I dot<wide>(I acc, I codes, I weights)    acc + sum of the lane's four products
 //   F load(float*), load_part(float*, n), store, store_part; broadcast
 //   F from_int(I), mul, add, max; prelu(F v, F slope)
 //   I count(I codes, F v, F threshold)        codes + (v >= threshold)
+//   I load_levels(int8_t[16]), look_up(I levels, I bytes, shift, mask)   byte by byte
 //   void store_codes(uint8_t*, I, n)          the lowest byte of the first n lanes
 //
 // mul and add must never be contracted to a fused multiply-add (-ffp-contract=off).
@@ -55,6 +56,7 @@ struct SimdKernels {
             }
           }
         }
+        w += (args.w_run - args.run) * kPanel;
       }
     }
     for (int m = 0; m < M; ++m)
@@ -178,6 +180,44 @@ struct SimdKernels {
     }
   }
 
+  static void expand(const ExpandArgs& args) {
+    const int each = 8 / args.bits, mask = (1 << args.bits) - 1;
+    const typename V::I levels = V::load_levels(args.levels);
+    const uint8_t* packed = args.packed;
+    int8_t* out = args.out;
+    constexpr int bytes = 4 * V::lanes;
+    for (int64_t block = 0; block < args.blocks; ++block, packed += 64, out += 64 * each) {
+      for (int at = 0; at < 64; at += bytes) {
+        const typename V::I codes = V::load_i(packed + at);
+        for (int i = 0; i < each; ++i) {
+          V::store_i(out + 64 * i + at, V::look_up(levels, codes, args.bits * i, mask));
+        }
+      }
+    }
+  }
+
+  static void pool(const PoolArgs& args) {
+    const int64_t whole = args.channels / V::lanes * V::lanes;
+    for (int64_t pixel = 0; pixel < args.count; ++pixel) {
+      const int64_t from = pixel * args.stride - args.pad;
+      const int64_t left = from > 0 ? from : 0;
+      const int64_t right = from + args.size < args.columns ? from + args.size : args.columns;
+      for (int64_t c = 0; c < args.channels; c += V::lanes) {
+        const int64_t n = c < whole ? V::lanes : args.channels - c;
+        auto best = V::broadcast(-__builtin_inff());
+        for (int64_t row = 0; row < args.row_count; ++row) {
+          for (int64_t column = left; column < right; ++column) {
+            const float* here = args.rows[row] + column * args.channels + c;
+            best = V::max(c < whole ? V::load(here) : V::load_part(here, n), best);
+          }
+        }
+        float* to = args.out + pixel * args.channels + c;
+        if (c < whole) V::store(to, best);
+        else V::store_part(to, best, n);
+      }
+    }
+  }
+
   // `pixels x vectors` chains, as in a tile, with nothing to load.
   static int64_t peak(int64_t rounds) {
     alignas(64) uint8_t bytes[64];
@@ -209,7 +249,7 @@ struct SimdKernels {
   static void keep_memory(const int32_t* memory) { asm volatile("" : : "r"(memory) : "memory"); }
 
   static constexpr Kernels table(const char* name) {
-    return {name, kPanel, 2 * V::pixels, dot, depthwise, finish, peak};
+    return {name, kPanel, 4, 2 * V::pixels, 0, dot, depthwise, finish, expand, pool, peak, nullptr, nullptr};
   }
 };
 
