@@ -53,11 +53,12 @@ def print_benchmark(found: BenchResult) -> None:
 def _print_tables(found: BenchResult) -> None:
     """Two, because one would not fit a terminal of 80 columns."""
     pairs = [(c, row) for c in found.configurations for row in c.rows]
-    columns = ("threads", "batch", "what", "median ms", "p90", "p99", "runs", "ratio")
+    place = ("threads", "batch", "what")
+    columns = (*place, "median ms", "p90", "p99", "runs", "ratio")
     print_table(columns, [(*_place(c, row), *_times(row)) for c, row in pairs])
     print_line("")
-    columns = ("threads", "batch", "what", "images/s", "load s", "loaded MiB", "peak MiB")
-    print_table(columns, [(*_place(c, row), *_resources(row)) for c, row in pairs])
+    resources = (*place, "images/s", "load s", "loaded MiB", "peak MiB")
+    print_table(resources, [(*_place(c, row), *_resources(row)) for c, row in pairs])
 
 
 def _place(configuration: Configuration, row: Row) -> tuple[object, ...]:
