@@ -190,6 +190,8 @@ def main() -> None:
         return
     record("peers", result)
     write_atomically(FIGURE, plot_bytes(result, FIGURE))
+    if any(bar["passed"] is False for bar in result["bars"]):
+        raise SystemExit(1)
 
 
 def _rounded(value: Any) -> Any:

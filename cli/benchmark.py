@@ -41,9 +41,11 @@ def print_benchmark(found: BenchResult) -> None:
         kernel = f", kernel {about['kernel']}" if about.get("kernel") else ""
         version = f" {about['version']}" if about.get("version") else ""
         load = statistics.median(found.load_seconds(name))
+        apart = about["logit_difference"]
+        same = "" if apart is None else f"; logits within {apart:.0e} of the source's"
         print_line(
             f"{name}{version}{kernel}: {about['why']}; loads in {load:.2f} s "
-            f"(median of {len(found.load_seconds(name))})"
+            f"(median of {len(found.load_seconds(name))}){same}"
         )
     if found.no_twin:
         print_line(f"no full-precision twin: {found.no_twin}")

@@ -94,7 +94,8 @@ class BenchResult:
     """What :func:`bench` measured.
 
     Attributes:
-        runtimes: by name: ``version``, ``kernel``, ``why`` it was chosen, ``model_bytes``.
+        runtimes: by name: ``version``, ``kernel``, ``why`` it was chosen, ``model_bytes``,
+            ``logit_difference`` (the largest from the source's logits, ``None`` if not known).
         no_twin: why there is no twin; empty if there is one.
         stages: seconds an image before and behind the session, see
             :func:`~.bench_inputs.stage_seconds`.
@@ -213,6 +214,8 @@ def bench(
     for name, facts in about.items():
         facts["why"] = _why(name, bundle, runtimes)
         facts["model_bytes"] = _model_bytes(name, bundle, twin)
+        theirs = None if name == TWIN else inputs.difference(loaded[name]["logits"])
+        facts["logit_difference"] = theirs
     return BenchResult(
         bundle=bundle,
         machine=this_machine(),

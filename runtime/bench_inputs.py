@@ -42,12 +42,14 @@ class Inputs:
         images: uint8 ``[3, h, w]``, all of one size.
         files: where they come from; empty if they are no files.
         left_out: files of another size.
+        logits: what the source model makes of each image, where the bundle says so; or empty.
     """
 
     origin: str
     images: list[U8]
     files: list[Path] = dataclasses.field(default_factory=list)
     left_out: int = 0
+    logits: list[float] = dataclasses.field(default_factory=list)
 
     @property
     def size(self) -> tuple[int, int]:
@@ -59,6 +61,16 @@ class Inputs:
         number = min(_MOST_BATCHES, -(-len(self.images) // count))
         chosen = [self.images[index % len(self.images)] for index in range(number * count)]
         return np.stack(chosen).reshape(number, count, *self.images[0].shape)
+
+    def difference(self, logits: Sequence[float]) -> float | None:
+        """The largest difference from the source's logits of what came out for :meth:`batches`.
+
+        ``None`` where the source's are not known.
+        """
+        if not self.logits:
+            return None
+        expected = [self.logits[index % len(self.logits)] for index in range(len(logits))]
+        return float(np.abs(np.asarray(logits) - np.asarray(expected)).max())
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
@@ -97,8 +109,8 @@ def find_inputs(bundle: Bundle, files: Sequence[Path] = (), side: int | None = N
         raise ImageError(fault)
     if files:
         return _from_files(bundle, files, side)
-    golden = _golden(bundle, SIDE if side is None else side)
-    return Inputs("golden", golden) if golden else Inputs("synthetic", [synthetic(side or SIDE)])
+    side = side or SIDE
+    return _golden(bundle, side) or Inputs("synthetic", [synthetic(side)])
 
 
 def synthetic(side: int, seed: int = 0) -> U8:
@@ -133,14 +145,20 @@ def _from_files(bundle: Bundle, files: Sequence[Path], side: int | None) -> Inpu
     )
 
 
-def _golden(bundle: Bundle, side: int) -> list[U8]:
-    """The bundle's golden images cropped to ``side``, those that are large enough."""
+def _golden(bundle: Bundle, side: int) -> Inputs | None:
+    """The bundle's golden images cropped to ``side``, if any is large enough."""
     from .golden import read_golden
 
     if bundle.golden_path is None:
-        return []
-    images = read_golden(bundle.golden_path).images
-    return [np.ascontiguousarray(i[:, :side, :side]) for i in images if min(i.shape[1:]) >= side]
+        return None
+    golden = read_golden(bundle.golden_path)
+    pairs = zip(golden.images, golden.logits, strict=True)
+    kept = [(image, float(logit)) for image, logit in pairs if min(image.shape[1:]) >= side]
+    if not kept:
+        return None
+    whole = all(image.shape == (3, side, side) for image, _ in kept)
+    images = [np.ascontiguousarray(image[:, :side, :side]) for image, _ in kept]
+    return Inputs("golden", images, logits=[logit for _, logit in kept] if whole else [])
 
 
 def stage_seconds(inputs: Inputs, bundle: Bundle, logits: Sequence[float]) -> dict[str, Any]:

@@ -121,6 +121,14 @@ def test_batches_repeat_the_images() -> None:
     assert len(Inputs("files", images * 9).batches(1)) == 8
 
 
+def test_logits_are_held_against_the_source_s() -> None:
+    images = [np.zeros((3, 32, 32), dtype=np.uint8)] * 2
+    inputs = Inputs("golden", images, logits=[1.0, -2.0])
+    assert inputs.difference([1.0, -2.0, 1.0]) == 0
+    assert inputs.difference([1.0, -2.0, 1.25]) == 0.25
+    assert Inputs("golden", images).difference([1.0]) is None
+
+
 def test_a_made_up_image_is_no_plain_one() -> None:
     image = synthetic(50)
     assert image.shape == (3, 50, 50)
