@@ -120,7 +120,7 @@ class Shelf:
                 spent = [self._export(point, target, path) for _ in range(EXPORTS)]
                 self._made[key] = (path, statistics.median(spent))
             except ExportError as error:
-                self.absent[target] = str(error)
+                self.absent[target] = str(error).partition(";")[0]
         return self._made.get(key)
 
     def _export(self, point: Point, target: str, path: Path) -> float:
