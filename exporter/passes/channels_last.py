@@ -10,6 +10,9 @@ had, reading and writing ``[N, H, W, C]``; weights of a convolution stay ``[O, I
 that follow write these in standard operators, or in one of their own; :mod:`.transpose_rest` does
 it for whatever they leave. ``MultiThreshold`` keeps its table ``[C or 1, n]`` and says ``axis=3``.
 
+The image itself, and what is made of its pixels before the first convolution, stays as it is; a
+convolution that can be turned reads it through a Transpose of bytes.
+
 What cannot be turned stands between Transposes, and a note says so. A Transpose is put only where a
 tensor is read in the form that it does not have, so no two of them follow each other.
 
@@ -26,7 +29,7 @@ from collections.abc import Callable
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from .base import Outcome, constant, producer, replace_uses, tidy
+from .base import Outcome, constant, insert, producer, replace_uses, tidy
 
 #: Domain of the operators that this pass leaves: private, none of them is ever written to a file.
 NHWC = "qmdd.nhwc"
@@ -114,7 +117,7 @@ class _Turn:
                 self.graph.outputs = [replace if t is tensor else t for t in self.graph.outputs]
 
     def _is_last(self, tensor: gs.Tensor) -> bool:
-        return id(tensor) in self.last or tensor in self.graph.inputs
+        return id(tensor) in self.last
 
     def _done(self, node: gs.Node) -> bool:
         for tensor in node.outputs:
@@ -124,7 +127,17 @@ class _Turn:
         return True
 
     def _to_last(self, tensor: gs.Tensor) -> gs.Tensor:
-        return tensor if id(tensor) in self.last else self._transposed(tensor, TO_LAST, "last")
+        if id(tensor) in self.last:
+            return tensor
+        node = producer(tensor, "Cast", "Sub")
+        if node is None or id(tensor) in self._other or not _of_pixels(self.graph, node):
+            return self._transposed(tensor, TO_LAST, "last")
+        # Pixels are turned as bytes; what is made of each of them comes after that.
+        rest = [self._constant(operand) for operand in node.inputs[1:]]
+        operands = [self._to_last(node.inputs[0]), *rest]
+        turned = insert(self.graph, node.op, f"{tensor.name}.last", operands, dict(node.attrs))
+        self._other[id(tensor)] = turned
+        return turned
 
     def _to_first(self, tensor: gs.Tensor) -> gs.Tensor:
         return self._transposed(tensor, TO_FIRST, "first")
@@ -274,6 +287,14 @@ class _Turn:
         replace_uses(self.graph, node.outputs[0], node.inputs[0])
         node.outputs.clear()
         return True
+
+
+def _of_pixels(graph: gs.Graph, node: gs.Node) -> bool:
+    """Whether ``node`` makes each number of one of the image's and a constant."""
+    if any(not isinstance(operand, gs.Constant) for operand in node.inputs[1:]):
+        return False
+    source = producer(node.inputs[0], "Cast", "Sub")
+    return node.inputs[0] in graph.inputs or (source is not None and _of_pixels(graph, source))
 
 
 def _explicit(node: gs.Node) -> bool:

@@ -57,7 +57,8 @@ def lower_thresholds(graph: gs.Graph, *, in_bytes: bool = False) -> Outcome:
         if table.shape[1] <= CHAIN_LIMIT:
             count = _compare(graph, layer, x, table, shape, _UINT8 if in_bytes else _FLOAT)
         else:
-            count = _search(graph, layer, x, table, shape)
+            position = binary_search(graph, layer, x, table, shape)
+            count = insert(graph, "Cast", f"{layer}.count", [position], {"to": _FLOAT})
         wide = in_bytes or table.shape[1] > 127
         level, readers = centred_uses(old)
         if level:
@@ -120,9 +121,15 @@ def _compare(
     return total
 
 
-def _search(
+def binary_search(
     graph: gs.Graph, layer: str, x: gs.Tensor, table: np.ndarray, shape: tuple[int, ...]
 ) -> gs.Tensor:
+    """How many of ``2^k - 1`` thresholds ``x`` reaches, INT32.
+
+    Args:
+        table: ascending, ``[C or 1, 2^k - 1]``.
+        shape: of a row of it, to lie along the channels of ``x``.
+    """
     channels, top = table.shape
     rounds = int(np.log2(top + 1))
     if 2**rounds != top + 1:
@@ -146,4 +153,4 @@ def _search(
         position = (
             found if position is None else insert(graph, "Add", f"{name}.sum", [position, found])
         )
-    return insert(graph, "Cast", f"{layer}.count", [position], {"to": _FLOAT})
+    return position

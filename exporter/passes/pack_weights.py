@@ -87,7 +87,7 @@ def _pack_weights(graph: gs.Graph, storage: str, opset: int, int16_pairs: bool) 
             continue
         layer = free_name(name.removesuffix(".codes"), taken)
         top = thresholds.shape[1]
-        plan = _Plan(layer, storage, opset, top, INT16_PAIR // top if int16_pairs else None)
+        plan = Plan(layer, storage, opset, top, INT16_PAIR // top if int16_pairs else None)
         _store(graph, conv, plan, codes.astype(np.int64))
         outcome.applied += 1
     if outcome.modified:
@@ -101,8 +101,8 @@ def _widen_stem(scale: gs.Node, codes: np.ndarray, opset: int) -> None:
         scale.inputs[0] = gs.Constant("stem.weight.wide", codes.astype(np.int32))
 
 
-class _Plan(NamedTuple):
-    """How one layer is to be stored.
+class Plan(NamedTuple):
+    """How one layer is to be stored: its name, one of :data:`STORAGES`, and the opset.
 
     ``top`` is the largest activation code, ``widest`` the largest weight of a part, if limited.
     """
@@ -114,13 +114,13 @@ class _Plan(NamedTuple):
     widest: int | None
 
 
-def _store(graph: gs.Graph, conv: gs.Node, plan: _Plan, codes: np.ndarray) -> None:
+def _store(graph: gs.Graph, conv: gs.Node, plan: Plan, codes: np.ndarray) -> None:
     layer = plan.layer
     book = codebook_of(codes)
     values = book.first + book.stride * np.arange(book.levels, dtype=np.int64)
     parts = parts_of(values, exact_base(layer, codes, plan.top, plan.widest))
     plain = plan.storage == "int8" and len(parts) == 1 and int(np.abs(codes).max()) < 128
-    index = None if plain else _index(graph, plan, codes, book)
+    index = None if plain else packed_index(graph, plan, codes, book)
     sums = []
     for number, (factor, part) in enumerate(parts):
         name = layer if len(parts) == 1 else f"{layer}.part{number}"
@@ -144,7 +144,7 @@ def _store(graph: gs.Graph, conv: gs.Node, plan: _Plan, codes: np.ndarray) -> No
     conv.outputs.clear()
 
 
-def _width(plan: _Plan, book: Codebook) -> int:
+def _width(plan: Plan, book: Codebook) -> int:
     if book.bits > 8:
         raise refuse(
             plan.layer, f"{book.bits}-bit weights fit no storage", "use 1, 2, 3, 4 or 8 bits"
@@ -161,7 +161,7 @@ def _width(plan: _Plan, book: Codebook) -> int:
     return asked
 
 
-def _index(graph: gs.Graph, plan: _Plan, codes: np.ndarray, book: Codebook) -> gs.Tensor:
+def packed_index(graph: gs.Graph, plan: Plan, codes: np.ndarray, book: Codebook) -> gs.Tensor:
     """INT32 indices of ``codes``, from packed constants."""
     name = f"{plan.layer}.index"
     index = ((codes - book.first) // book.stride).astype(np.uint8)

@@ -3,6 +3,9 @@
 For what no other pass has a better form for (depthwise convolutions, convolutions of floats, odd
 poolings), and as the plain meaning of :mod:`.channels_last`'s operators.
 
+What was channels-first just before is read there: Transposes do not follow each other, and the
+image is not turned at all for the first convolution.
+
 Assumes: ``Conv``, ``MaxPool``, ``AveragePool`` of the domain :data:`.channels_last.NHWC`.
 Guarantees: none of them is left; the same numbers.
 """
@@ -11,7 +14,7 @@ from __future__ import annotations
 
 import onnx_graphsurgeon as gs
 
-from .base import Outcome, insert, replace_uses, tidy
+from .base import Outcome, constant, insert, producer, replace_uses, tidy
 from .channels_last import NHWC, TO_FIRST, TO_LAST
 
 _OPERATORS = ("Conv", "MaxPool", "AveragePool")
@@ -22,7 +25,7 @@ def transpose_rest(graph: gs.Graph) -> Outcome:
     outcome = Outcome()
     for node in [n for n in graph.nodes if n.domain == NHWC and n.op in _OPERATORS]:
         out = node.outputs[0]
-        first = insert(
+        first = _first(graph, node.inputs[0]) or insert(
             graph, "Transpose", f"{out.name}.input", [node.inputs[0]], {"perm": list(TO_FIRST)}
         )
         plain = insert(
@@ -35,3 +38,19 @@ def transpose_rest(graph: gs.Graph) -> Outcome:
     if outcome.modified:
         tidy(graph)
     return outcome
+
+
+def _first(graph: gs.Graph, tensor: gs.Tensor) -> gs.Tensor | None:
+    """``tensor`` channels-first where that was turned, or made of it by a cast or a difference."""
+    node = producer(tensor, "Transpose", "Cast", "Sub")
+    if node is None:
+        return None
+    if node.op == "Transpose":
+        return node.inputs[0] if list(node.attrs["perm"]) == TO_LAST else None
+    rest = [constant(operand) for operand in node.inputs[1:]]
+    source = _first(graph, node.inputs[0]) if all(v is not None for v in rest) else None
+    if source is None:
+        return None
+    name = f"{tensor.name}.first"
+    operands = [gs.Constant(f"{name}.by", v.reshape(-1, 1, 1)) for v in rest if v is not None]
+    return insert(graph, node.op, name, [source, *operands], dict(node.attrs))

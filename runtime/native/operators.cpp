@@ -5,6 +5,7 @@
 //   Threshold(x float, table) -> codes uint8        the codes of floats that no QuantConv made
 //   Cells(image uint8 [N, 3, H, W]) -> uint8 [N, H/2 + halo, W/2 + halo, channels]
 //             2x2 pixels side by side: the folded stem's convolution of them has stride 1
+//   MeanPool(x float) -> float                      averages of 1 or 2 pixels a side
 #include <algorithm>
 #include <cstdlib>
 #include <cstring>
@@ -14,6 +15,7 @@
 #include <string>
 
 #include "conv.h"
+#include "mean_pool.h"
 #include "ort_api.h"
 #include "pixel_cells.h"
 
@@ -321,6 +323,33 @@ struct Cells {
   CellSpec spec_;
 };
 
+struct MeanPool {
+  static constexpr const char* name = "MeanPool";
+  static constexpr size_t inputs = 1, outputs = 1;
+  static OrtElementType input_type(size_t) { return kOrtFloat; }
+  static OrtArity input_arity(size_t) { return kOrtRequired; }
+  static OrtElementType output_type(size_t) { return kOrtFloat; }
+  static OrtArity output_arity(size_t) { return kOrtRequired; }
+
+  explicit MeanPool(const OrtKernelInfo* info) {
+    integers(info, "window", spec_.window);
+    spec_.round_up = integer(info, "round_up") != 0;
+    check_mean_pool(spec_);
+  }
+
+  void compute(OrtKernelContext* context) const {
+    const Tensor x = input(context, 0);
+    if (x.rank != 4) throw std::invalid_argument("x must be [n, height, width, channels]");
+    const Extent out = mean_pool_output(spec_, x.dims[1], x.dims[2]);
+    void* to = output(context, 0, {x.dims[0], out.height, out.width, x.dims[3]});
+    mean_pool(spec_, x.as<float>(), x.dims[0], x.dims[1], x.dims[2], x.dims[3],
+              static_cast<float*>(to), {context, parallel_for});
+  }
+
+ private:
+  MeanPoolSpec spec_;
+};
+
 // An operator of ONNX Runtime around one of the classes above.
 template <class Op>
 struct Registered : OrtCustomOp {
@@ -383,13 +412,15 @@ extern "C" __attribute__((visibility("default"))) OrtStatus* RegisterCustomOps(
   static const Registered<QuantConv> conv;
   static const Registered<Threshold> threshold;
   static const Registered<Cells> cells;
+  static const Registered<MeanPool> mean_pool;
   static OrtCustomOpDomain* domain = nullptr;
   if (domain == nullptr) {
     OrtCustomOpDomain* made = nullptr;
     if (OrtStatus* status = ort::CreateCustomOpDomain::of(api)("qmdd", &made)) return status;
     for (const OrtCustomOp* op : {static_cast<const OrtCustomOp*>(&conv),
                                   static_cast<const OrtCustomOp*>(&threshold),
-                                  static_cast<const OrtCustomOp*>(&cells)}) {
+                                  static_cast<const OrtCustomOp*>(&cells),
+                                  static_cast<const OrtCustomOp*>(&mean_pool)}) {
       if (OrtStatus* status = ort::CustomOpDomainAdd::of(api)(made, op)) return status;
     }
     domain = made;
