@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import ctypes
 import time
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 from _machine import best_seconds
 from onnx import TensorProto, helper, numpy_helper
 
+from qmdd.runtime import native
+
 #: Sides of the square products of ONNX Runtime, in and out of the second-level cache.
 SIDES = (512, 1024, 2048)
 #: Name of ONNX Runtime's own rate among those of the instruction sets.
 MATMUL = "onnxruntime MatMulInteger"
-_ROUNDS, _TRIES = 200_000, 200
+_ROUNDS, _TRIES = 200_000, 100
 
 
 def onnxruntime_gmacs() -> float:
@@ -51,28 +50,22 @@ def _square(side: int) -> float:
     return side**3 / best_seconds(lambda: session.run(None, {"x": codes})) / 1e9
 
 
-def native_gmacs(library: Path) -> dict[str, float]:
+def native_gmacs() -> dict[str, float]:
     """By kernel, what its own multiply-add reaches with operands in registers, the best of many.
 
-    Args:
-        library: the native operators.
+    None where the native operators are not built.
     """
-    held = ctypes.CDLL(str(library))
-    held.qmdd_kernels.restype = ctypes.c_char_p
-    held.qmdd_peak.restype = ctypes.c_int64
-    held.qmdd_peak.argtypes = [ctypes.c_char_p, ctypes.c_int64]
-    return {
-        name: max(_rate(held, name) for _ in range(_TRIES))
-        for name in held.qmdd_kernels().decode().split(",")
-    }
+    if native.library_path() is None:
+        return {}
+    return {name: max(_rate(name) for _ in range(_TRIES)) for name in native.kernels()}
 
 
-def _rate(library: Any, name: str) -> float:
+def _rate(name: str) -> float:
     started = time.thread_time()
-    done = library.qmdd_peak(name.encode(), _ROUNDS)
-    return float(done / (time.thread_time() - started) / 1e9)
+    done = native.peak(name, _ROUNDS)
+    return done / (time.thread_time() - started) / 1e9
 
 
-def peaks(library: Path | None) -> dict[str, float]:
+def peaks() -> dict[str, float]:
     """10^9 multiply-adds a second of ONNX Runtime and, where they are built, of every kernel."""
-    return {MATMUL: onnxruntime_gmacs(), **(native_gmacs(library) if library else {})}
+    return {MATMUL: onnxruntime_gmacs(), **native_gmacs()}

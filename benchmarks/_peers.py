@@ -26,6 +26,7 @@ from qmdd.models.checkpoint import Checkpoint
 from qmdd.models.zoo import builtin_checkpoint
 from qmdd.runtime.bench_worker import COMMAND
 from qmdd.runtime.errors import RuntimeFailure
+from qmdd.runtime.native import why_absent
 
 CHILD = (sys.executable, str(Path(__file__).with_name("_peer_child.py")))
 #: What all times are compared with.
@@ -167,10 +168,8 @@ class Workshop:
         return Peer(request, CHILD, path.stat().st_size, None, "what is exported", against="")
 
     def _ours(self, bits: int, target: str, runtime: str) -> Peer:
-        from qmdd.runtime.sessions import RUNTIMES
-
-        if runtime not in RUNTIMES:
-            raise AbsentError(f"this version has no runtime {runtime!r}")
+        if runtime == "native" and why_absent():
+            raise AbsentError(why_absent())
         output, checkpoint = self.folder / f"{target}{bits}", builtin_checkpoint("resnet23", bits)
         seconds = self.folder / f"{target}{bits}.seconds"
         try:
@@ -194,15 +193,6 @@ class Workshop:
             },
             against="",
         )
-
-
-def native_library() -> Path | None:
-    """The file of the native operators, where they are built."""
-    try:
-        library: Path | None = importlib.import_module("qmdd.runtime.native").library()
-    except (ImportError, AttributeError, RuntimeFailure):
-        return None
-    return library
 
 
 def _settled(images: np.ndarray) -> Detector:

@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 from _peak import MATMUL, peaks
-from _peers import STATIC, TWIN, AbsentError, Peer, Workshop, native_library
+from _peers import STATIC, TWIN, AbsentError, Peer, Workshop
 from _peers_plot import plot_bytes
 from _record import record
 
@@ -150,12 +150,11 @@ def main() -> None:
     given = parser.parse_args()
     require_openvino()  # first of all: it reports nothing then
     files = list(find_images(given.images)) or sample_images()
-    library = native_library()
     with tempfile.TemporaryDirectory() as folder:
         images = load_images(files)
         workshop = Workshop(Path(folder), images, files, given.twin, given.brevitas)
         here, absent = make(workshop, given.only)
-        before = peaks(library)
+        before = peaks()
         more = {"threads": 1, "images": str(workshop.images_path)}
         asked = {name: ({**peer.request, **more}, peer.command) for name, peer in here.items()}
         print(f"taking turns: {len(here)} peers", flush=True)
@@ -167,7 +166,7 @@ def main() -> None:
                 found["logits"] = compared(peer, running[name], running[TWIN])
                 found["peak_memory"] = max(running[name].close())
                 rows.append(found)
-        peak = {name: max(rate, before[name]) for name, rate in peaks(library).items()}
+        peak = {name: max(rate, before[name]) for name, rate in peaks().items()}
     versions = {name: version_of(name) for name in ("openvino",)}
     result = {
         "versions_more": versions,

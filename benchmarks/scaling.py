@@ -39,7 +39,7 @@ from qmdd.runtime.bench_times import times_of
 from qmdd.runtime.bench_worker import COMMAND, take_turns, workers
 from qmdd.runtime.files import write_atomically
 from qmdd.runtime.machine import this_machine
-from qmdd.runtime.sessions import RUNTIMES
+from qmdd.runtime.native import why_absent
 
 FIGURE = Path(__file__).parents[1] / "docs" / "scaling.svg"
 TWIN = "FP32 twin"
@@ -143,8 +143,8 @@ def measured(point: Point, shelf: Shelf, seconds: float) -> dict[str, dict[str, 
         np.save(images, np.stack([image] * point.batch)[None])
         more = {"threads": 1, "images": str(images)}
         for form, (target, runtime) in {TWIN: (TWIN, "onnxruntime"), **FORMS}.items():
-            if runtime not in RUNTIMES:
-                shelf.absent[form] = f"this version has no runtime {runtime!r}"
+            if runtime == "native" and why_absent():
+                shelf.absent[form] = why_absent()
                 continue
             made = shelf.get(point, target)
             if made is None:

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from . import native
 from .bench_inputs import Inputs, stage_seconds
 from .bench_times import Ratio, Times, ratio_of, times_of
 from .bench_twin import check_twin
@@ -24,7 +25,7 @@ from .bench_worker import COMMAND, Tick, Worker, take_turns, workers
 from .bundle import Bundle
 from .errors import SessionError
 from .machine import Machine, this_machine, usable_cores
-from .sessions import runtime_of
+from .sessions import NATIVE, runtime_of
 
 U8 = npt.NDArray[np.uint8]
 Report = Callable[[str, int, int], None]
@@ -286,12 +287,16 @@ def _why(name: str, bundle: Bundle, asked: Sequence[str]) -> str:
         return "the same topology in full precision, run by ONNX Runtime, to compare with"
     if name in asked:
         return "asked for"
-    if name == bundle.runtime:
-        return "what the bundle was exported for"
-    return "the fastest one for this bundle that is installed"
+    if name == NATIVE:
+        return "the bundle has a model for our native operators, and they are built here"
+    if bundle.native_path is not None:
+        return f"{native.why_absent()}; so the bundle's portable model is run"
+    return "what the bundle was exported for"
 
 
 def _model_bytes(name: str, bundle: Bundle, twin: Path | None) -> int:
     if name == TWIN and twin is not None:
         return twin.stat().st_size
+    if name == NATIVE and bundle.native_path is not None:
+        return bundle.native_path.stat().st_size
     return bundle.model_bytes

@@ -102,21 +102,21 @@ class SessionSubject(Subject):
         openvino = self._request.get("runtime") == "openvino"
         return {
             "version": version_of("openvino" if openvino else "onnxruntime"),
-            "kernel": kernel_of(self._session),
+            "kernel": self._kernel(),
             "metadata": self._session.metadata if isinstance(self._session, OnnxSession) else {},
         }
 
+    def _kernel(self) -> str:
+        """What multiplies the codes, as the runtime itself calls it; empty if it does not say."""
+        if self._request.get("runtime") == "native":
+            from .native import chosen_kernels
 
-def kernel_of(session: Session) -> str:
-    """What multiplies the codes, as the runtime itself calls it; empty if it does not say."""
-    named = getattr(session, "kernel", None)
-    if isinstance(named, str):
-        return named
-    layers = getattr(session, "layers", None)
-    if layers is None:
-        return ""
-    usual = Counter(layer.kernel for layer in layers()).most_common(1)
-    return str(usual[0][0]) if usual else ""
+            return chosen_kernels()
+        layers = getattr(self._session, "layers", None)
+        if layers is None:
+            return ""
+        usual = Counter(layer.kernel for layer in layers()).most_common(1)
+        return str(usual[0][0]) if usual else ""
 
 
 def serve(subject: Subject, request: dict[str, Any], lines: IO[str], events: IO[str]) -> None:
