@@ -73,6 +73,11 @@ if TYPE_CHECKING:
     help="ONNX opset to write; default: the target's.",
 )
 @click.option(
+    "--allow-microsoft",
+    is_flag=True,
+    help="For --target cpu: write operators that ONNX Runtime alone has (com.microsoft).",
+)
+@click.option(
     "--verify/--no-verify",
     default=True,
     show_default=True,
@@ -100,6 +105,7 @@ def command(
     weights: str | None,
     precision: str | None,
     opset: int | None,
+    allow_microsoft: bool,
     verify: bool,
     force: bool,
     explain: bool,
@@ -120,7 +126,7 @@ def command(
     target = _target(target, dialect)
 
     from ..exporter.errors import ExportError
-    from ..exporter.storage import choose_storage
+    from ..exporter.storage import check_microsoft, choose_storage
     from ..exporter.targets import find_target
 
     try:
@@ -129,6 +135,7 @@ def command(
         raise click.BadParameter(str(error), param_hint="'--target'") from error
     try:
         choose_storage(found, weights, opset, precision)
+        check_microsoft(found, allow_microsoft)
     except ExportError as error:
         raise click.UsageError(str(error)) from error
     files = image_files(images)
@@ -147,6 +154,7 @@ def command(
             weights=weights,
             precision=precision,
             opset=opset,
+            microsoft=allow_microsoft,
             verify=verify,
             force=force,
             report=report,

@@ -116,6 +116,7 @@ def estimate_bundle(
     chosen = device.mode(mode, found.jetpack)
     roofs = roofs_of(device, chosen)
     _check_side(bundle, side)
+    _check_form(bundle)
     layers = layers_of_file(bundle.model_path, side)
     estimates, left_out = [], []
     for width in _asked(precision, device):
@@ -169,6 +170,15 @@ def _asked(precision: str, device: Device) -> tuple[str, ...]:
             f"it has {', '.join(device.precisions)}"
         )
     return (precision,)
+
+
+def _check_form(bundle: Bundle) -> None:
+    lowered = TARGETS.get(bundle.target)
+    if lowered is not None and lowered.form == "cpu":
+        raise ExportError(
+            f"{bundle.path}: lowered for CPUs, whose kernels are no GPU's; export the checkpoint "
+            "for the device itself, or with --target onnx, and estimate that bundle"
+        )
 
 
 def _check_side(bundle: Bundle, side: int) -> None:

@@ -27,7 +27,7 @@ from .parity import TierResult, batches, compare, require_runtime, source_output
 from .plan import PLAN_SIDE, planned_layers
 from .samples import sample_images
 from .source import Source, source_from_checkpoint
-from .storage import choose_storage
+from .storage import check_microsoft, choose_storage
 from .targets import Target, find_target
 
 Report = Callable[[str, int, int], None]
@@ -82,6 +82,7 @@ def export_bundle(
     weights: str | None = None,
     precision: str | None = None,
     opset: int | None = None,
+    microsoft: bool = False,
     verify: bool = True,
     force: bool = False,
     report: Report | None = None,
@@ -97,6 +98,7 @@ def export_bundle(
             layer's own width (``own``), which any opset can hold, and ``int8`` in engines.
         precision: of an engine: ``int8`` (the default) or ``int4``, where its target has that.
         opset: of the written model; by default the target's, or what the storage needs.
+        microsoft: ONNX Runtime's own operators may be written, where the target's form has such.
         verify: compare with the source in both tiers; the bundle is kept if it fails, its manifest
             says so, and :attr:`ExportResult.passed` is false.
         force: replace ``output`` if it is a bundle already.
@@ -108,6 +110,7 @@ def export_bundle(
     """
     lowered_for = find_target(target)
     storage, version, width = choose_storage(lowered_for, weights, opset, precision)
+    check_microsoft(lowered_for, microsoft)
     if weights and isinstance(checkpoint, Source) and not checkpoint.quantized:
         raise ExportError(
             f"{checkpoint.arch} in full precision has no integer weights to store as {weights}; "
@@ -121,7 +124,9 @@ def export_bundle(
     say("loading", 0, _STAGES)
     source = checkpoint if isinstance(checkpoint, Source) else source_from_checkpoint(checkpoint)
     network = source.network
-    lowered, model = _model(source, lowered_for, storage, version, width, say)
+    lowered, model = _model(
+        source, lowered_for, (storage, version, width), say, microsoft=microsoft
+    )
     seconds = time.perf_counter() - started
 
     say("writing", 4, _STAGES)
@@ -197,9 +202,16 @@ def _check_output(output: Path, force: bool) -> None:
 
 
 def _model(
-    source: Source, target: Target, storage: str, opset: int, precision: str, say: Report
+    source: Source,
+    target: Target,
+    chosen: tuple[str, int, str],
+    say: Report,
+    *,
+    microsoft: bool,
 ) -> tuple[Lowered, bytes]:
+    """``chosen``: storage, opset and precision."""
     from .engine_graph import check_engine_graph
+    from .portable_graph import check_portable_graph
     from .trace import canonical_from_detector
 
     say("freezing", 1, _STAGES)
@@ -207,12 +219,14 @@ def _model(
     say("tracing", 2, _STAGES)
     canonical = canonical_from_detector(frozen)
     say("lowering", 3, _STAGES)
-    lowered = onnx_for_target(canonical, target, storage, opset, precision)
+    lowered = onnx_for_target(canonical, target, *chosen, microsoft=microsoft)
     check_model(lowered.model)
     if target.form == "onnx" and source.quantized:
         check_quantised(lowered.model)
     if target.form == "tensorrt":
         check_engine_graph(lowered.model)
+    if target.form == "cpu":
+        check_portable_graph(lowered.model, microsoft=microsoft)
     return lowered, lowered.model.SerializeToString(deterministic=True)
 
 

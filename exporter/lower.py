@@ -38,6 +38,8 @@ def onnx_for_target(
     storage: str,
     opset: int,
     precision: str = "int8",
+    *,
+    microsoft: bool = False,
 ) -> Lowered:
     """Lower ``canonical`` for ``target``.
 
@@ -45,16 +47,20 @@ def onnx_for_target(
         storage: one of :data:`.passes.pack_weights.STORAGES`.
         opset: opset of the result, within ``target.opsets``.
         precision: of an engine, one of its ``precisions``.
+        microsoft: ONNX Runtime's own operators may be written (the form ``cpu``).
 
     Raises:
         ExportError: an opset out of range, or a pass that cannot keep the model exact.
     """
     import onnx_graphsurgeon as gs
+    from onnx import helper
 
     from .passes.base import tidy
     from .passes.engine_blob import int4_constants
     from .passes.pack_weights import packed_constants
     from .passes.qonnx_operators import datatypes
+    from .passes.scaled_products import MICROSOFT
+    from .probes import note_layout
     from .qonnx_model import finish_qonnx
 
     low, high = target.opsets
@@ -64,7 +70,7 @@ def onnx_for_target(
     applied: list[tuple[str, int]] = []
     notes: list[str] = []
     tables: dict[str, tuple[int, int]] = {}
-    for name, run in passes_of(target, storage, opset, precision):
+    for name, run in passes_of(target, storage, opset, precision, microsoft=microsoft):
         outcome = run(graph)
         tables = _tables(graph) or tables  # the last pass leaves no MultiThreshold
         applied.append((name, outcome.applied))
@@ -75,9 +81,13 @@ def onnx_for_target(
     if opset < 18:
         _forget_antialias(graph)
     graph.opset = opset
-    own = any(node.domain == DOMAIN for node in graph.nodes)
+    domains = {node.domain for node in graph.nodes}
     model = gs.export_onnx(graph)
-    _set_header(model, opset, own)
+    _set_header(model, opset, DOMAIN in domains)
+    if MICROSOFT in domains:
+        model.opset_import.append(helper.make_opsetid(MICROSOFT, 1))
+    if target.form == "cpu":
+        note_layout(model)
     _pack_initializers(model, packed, signed)
     _name_nodes(model)
     if target.form == "qonnx":

@@ -215,7 +215,7 @@ def compare(
         raise ParityError(f"no tier {sorted(unknown)[0]!r}; there are {', '.join(TIERS)}")
     tiers = _tiers_in(runtime, tiers)
     quantized = bool(quantised_chains(network))
-    probed, names = with_probes(model, quantized=quantized)
+    probed, names, last = with_probes(model, quantized=quantized)
     expected = [layer_of(name) for name in names]
     if sorted(expected) != sorted(name for name, _ in quantised_chains(network)):
         raise ParityError(f"{model}: its quantizers are not those of the source checkpoint")
@@ -234,7 +234,10 @@ def compare(
     for batch in batches(images, contract):
         logits, codes = source_outputs(network, batch)
         for result, session in zip(results, sessions, strict=True):
-            _add(result, logits, codes, session.run(batch), names)
+            outputs = session.run(batch)
+            if last:
+                outputs = {name: _first(found) for name, found in outputs.items()}
+            _add(result, logits, codes, outputs, names)
         done += len(batch)
         if report:
             report("parity", done, len(images))
@@ -310,6 +313,11 @@ def _add(
         _check_shape(layer.layer, ours, outputs[name])
         layer.codes += ours.size
         layer.wrong += int((ours != outputs[name]).sum())
+
+
+def _first(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Channels-last codes as the source has them, ``[N, C, H, W]``; others as they are."""
+    return np.moveaxis(array, -1, 1) if array.ndim == 4 else array
 
 
 def _check_shape(what: str, ours: npt.NDArray[Any], theirs: npt.NDArray[Any]) -> None:

@@ -12,17 +12,20 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from .errors import ExportError
+from .run_shapes import shapes_by_run
 
 if TYPE_CHECKING:
     import onnx
 
 #: Side of the image for which shapes and multiply-adds are counted, the paper's.
 PLAN_SIDE = 256
-_PRODUCTS = ("Conv", "MatMul", "Gemm")
+#: Products of bytes, whose shapes inference does not find.
+_OF_BYTES = ("MatMulInteger", "MatMulIntegerToFloat")
+_PRODUCTS = ("Conv", "MatMul", "Gemm", *_OF_BYTES)
 #: What may stand between a stored weight and its convolution.
 _UNPACKING = frozenset({
-    "Add", "Cast", "Clip", "Concat", "DequantizeLinear", "Div", "Floor", "Gather", "Mod", "Mul",
-    "QuantizeLinear", "Reshape", "Slice", "Sub", "Transpose",
+    "Add", "BitShift", "BitwiseAnd", "Cast", "Clip", "Concat", "DequantizeLinear", "Div", "Floor",
+    "Gather", "Mod", "Mul", "QuantizeLinear", "Reshape", "Slice", "Sub", "Transpose",
 })  # fmt: skip
 
 
@@ -32,8 +35,9 @@ class PlannedLayer:
 
     Attributes:
         name: of its node in the model.
-        op: ``Conv``, ``MatMul`` or ``Gemm``.
-        compute: ``int8`` (both operands through DequantizeLinear of INT8), ``float16``,
+        op: ``Conv``, ``MatMul``, ``Gemm``, ``MatMulInteger`` or ``MatMulIntegerToFloat``.
+        compute: ``int8`` (a product of bytes, or both operands through DequantizeLinear of INT8),
+            ``float16``,
             ``float32``.
         weight_storage: ``int8`` (``int16``, ``int32``), ``int4``, ``int2`` (two codes to an INT4
             nibble), ``packed`` (narrower than a byte, in bytes) or ``float32``.
@@ -107,6 +111,8 @@ class _Shapes:
         self.constants = {tensor.name: tensor for tensor in model.graph.initializer}
         self.inputs = {value.name for value in model.graph.input}
         self._shapes = infer_shapes(model, side)
+        if any(node.op_type in _OF_BYTES for node in model.graph.node):
+            self._shapes.update(shapes_by_run(model, _kinds(model), side))
 
     def shape(self, name: str) -> tuple[int, ...]:
         """Dims of a tensor."""
@@ -115,6 +121,20 @@ class _Shapes:
         if name not in self._shapes:
             raise ExportError(f"{name}: its shape cannot be inferred; export the model again")
         return self._shapes[name]
+
+
+def _kinds(model: onnx.ModelProto) -> dict[str, int]:
+    """Element types of what products read and write."""
+    from onnx import TensorProto
+
+    kinds: dict[str, int] = {}
+    for node in model.graph.node:
+        if node.op_type in _PRODUCTS:
+            sums = node.op_type == "MatMulInteger"
+            of_bytes = node.op_type in _OF_BYTES
+            kinds[node.input[0]] = TensorProto.UINT8 if of_bytes else TensorProto.FLOAT
+            kinds[node.output[0]] = TensorProto.INT32 if sums else TensorProto.FLOAT
+    return kinds
 
 
 def infer_shapes(model: onnx.ModelProto, side: int) -> dict[str, tuple[int, ...]]:
@@ -167,6 +187,8 @@ def _planned(graph: _Shapes, node: onnx.NodeProto) -> PlannedLayer:
 
 def _compute(graph: _Shapes, node: onnx.NodeProto) -> str:
     """How TensorRT's and OpenVINO's rules for Q/DQ let ``node`` run."""
+    if node.op_type in _OF_BYTES:
+        return "int8"
     data, weight = (graph.makers.get(name) for name in node.input[:2])
     if data is not None and weight is not None:
         ops = data.op_type, weight.op_type

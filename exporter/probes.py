@@ -7,31 +7,45 @@ marked, where the tensor is an integer code in any runtime.
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from .errors import ParityError
 
 if TYPE_CHECKING:
     import onnx
 
+#: Metadata of a model whose code tensors are channels-last bytes, and their layout.
+_LAYOUT, _BYTES_LAST = "qmdd.codes", "uint8 NHWC"
 #: Suffix of a code tensor's name; what stands before it is the layer's.
 SUFFIX = ".codes"
+
+
+def note_layout(model: onnx.ModelProto) -> None:
+    """Write into ``model`` that its code tensors are UINT8 ``[N, H, W, C]``."""
+    model.metadata_props.add(key=_LAYOUT, value=_BYTES_LAST)
+
+
+def codes_are_last(model: onnx.ModelProto) -> bool:
+    """Whether the code tensors of ``model`` are UINT8 ``[N, H, W, C]``."""
+    return any((p.key, p.value) == (_LAYOUT, _BYTES_LAST) for p in model.metadata_props)
 
 
 def code_tensors(model: onnx.ModelProto) -> dict[str, int]:
     """Code tensors and their element types, in the order of the graph.
 
-    They are outputs of QuantizeLinear, or floats that hold whole numbers: of MultiThreshold, or
-    where codes do not go through a QuantizeLinear as they are (8 bits in an engine, depthwise).
+    Channels-last they are bytes; else outputs of QuantizeLinear, or floats that hold whole numbers:
+    of MultiThreshold, or where codes do not go through a QuantizeLinear as they are (8 bits in an
+    engine, depthwise).
     """
     from onnx import TensorProto
 
     types = {t.name: t.data_type for t in model.graph.initializer}
+    plain = TensorProto.UINT8 if codes_are_last(model) else TensorProto.FLOAT
     found: dict[str, int] = {}
     for node in model.graph.node:
         if not node.output[0].endswith(SUFFIX):
             continue
-        found[node.output[0]] = TensorProto.FLOAT
+        found[node.output[0]] = plain
         if node.op_type == "QuantizeLinear":
             zero = node.input[2] if len(node.input) > 2 else ""
             found[node.output[0]] = types.get(zero, TensorProto.UINT8)
@@ -43,8 +57,16 @@ def layer_of(tensor: str) -> str:
     return tensor.removesuffix(SUFFIX)
 
 
-def with_probes(path: str | os.PathLike[str], *, quantized: bool = True) -> tuple[bytes, list[str]]:
-    """The model of ``path`` with its code tensors as further outputs, and their names.
+class Probed(NamedTuple):
+    """A model with further outputs: its bytes, their names, and whether they are channels-last."""
+
+    model: bytes
+    names: list[str]
+    last: bool
+
+
+def with_probes(path: str | os.PathLike[str], *, quantized: bool = True) -> Probed:
+    """The model of ``path`` with its code tensors as further outputs.
 
     Args:
         path: the ONNX file.
@@ -65,4 +87,4 @@ def with_probes(path: str | os.PathLike[str], *, quantized: bool = True) -> tupl
         raise ParityError(f"{path}: no code tensors in it; qmdd did not export this model")
     for name, kind in tensors.items():
         model.graph.output.append(helper.make_tensor_value_info(name, kind, None))
-    return model.SerializeToString(), list(tensors)
+    return Probed(model.SerializeToString(), list(tensors), codes_are_last(model))

@@ -39,7 +39,7 @@ def choose_storage(
             "leave it out"
         )
     storage = weights or "own"
-    if storage != "own" and "pack_weights" not in target.passes:
+    if storage != "own" and not _packs(target):
         raise ExportError(
             f"target {target.name} keeps weights as they are traced, not as {storage}; "
             "leave --weights out"
@@ -47,10 +47,24 @@ def choose_storage(
     return storage, _opset_of(target, storage, opset), "int8"
 
 
+def check_microsoft(target: Target, asked: bool) -> None:
+    """:class:`ExportError` where ONNX Runtime's own operators were asked for and are of no use."""
+    if asked and target.form != "cpu":
+        raise ExportError(
+            f"target {target.name} writes no operators of com.microsoft; leave --allow-microsoft "
+            "out, or choose --target cpu"
+        )
+
+
+def _packs(target: Target) -> bool:
+    """Whether the target's passes store weights in the width that was asked for."""
+    return bool({"pack_weights", "matmul_conv"} & set(target.passes))
+
+
 def _opset_of(target: Target, storage: str, opset: int | None) -> int:
     from .passes.pack_weights import MIN_OPSET, opset_for
 
-    usual = opset_for(storage) if "pack_weights" in target.passes else target.opset
+    usual = opset_for(storage) if _packs(target) else target.opset
     version = usual if opset is None else opset
     low = _within(target, version)
     needed = {"int2": MIN_OPSET[2], "int4": MIN_OPSET[4]}.get(storage, low)

@@ -246,6 +246,27 @@ _MODELS = (
         claim="measured",
     ),
     Target(
+        name="cpu",
+        summary="any CPU by ONNX Runtime, fast: channels-last integer products, standard operators",
+        form="cpu",
+        passes=(
+            "pool_head",
+            "fold_chain",
+            "pool_first",
+            "constant_stem",
+            "channels_last",
+            "matmul_conv",
+            "slice_pools",
+            "max_prelu",
+            "byte_thresholds",
+            "transpose_rest",
+            "row_constants",
+        ),
+        opsets=(21, 25),
+        opset=21,
+        claim="measured",
+    ),
+    Target(
         name="openvino",
         summary="x86 CPUs by OpenVINO: every convolution of codes an INT8 kernel",
         form="openvino",
@@ -320,16 +341,22 @@ def _nearest(name: str) -> str:
     return f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(names)}"
 
 
-def passes_of(target: Target, storage: str, opset: int, precision: str) -> list[tuple[str, Pass]]:
+def passes_of(
+    target: Target, storage: str, opset: int, precision: str, *, microsoft: bool = False
+) -> list[tuple[str, Pass]]:
     """The target's passes, ready to call, with their names.
 
     Args:
         storage: how weights are held, one of :data:`.passes.pack_weights.STORAGES`.
         opset: of the result.
         precision: ``int8`` or ``int4``, of an engine.
+        microsoft: with those that write ONNX Runtime's own operators, where the form has such.
     """
     from .passes.block_head import block_head
     from .passes.byte_stem import byte_stem
+    from .passes.byte_thresholds import byte_thresholds
+    from .passes.channels_last import channels_last
+    from .passes.constant_stem import constant_stem
     from .passes.engine_lookup import engine_lookup
     from .passes.engine_stem import engine_stem
     from .passes.engine_thresholds import engine_thresholds
@@ -338,6 +365,8 @@ def passes_of(target: Target, storage: str, opset: int, precision: str) -> list[
     from .passes.fold_stem import fold_stem
     from .passes.hold_fusions import hold_fusions
     from .passes.lower_thresholds import lower_thresholds
+    from .passes.matmul_conv import matmul_conv
+    from .passes.max_prelu import max_prelu
     from .passes.pack_weights import pack_weights
     from .passes.pad_codes import pad_codes
     from .passes.pool_first import pool_first
@@ -348,6 +377,10 @@ def passes_of(target: Target, storage: str, opset: int, precision: str) -> list[
         qonnx_thresholds,
         qonnx_weights,
     )
+    from .passes.row_constants import row_constants
+    from .passes.scaled_products import scaled_products
+    from .passes.slice_pools import slice_pools
+    from .passes.transpose_rest import transpose_rest
 
     x86 = target.form == "openvino"
     known: dict[str, Pass] = {
@@ -365,9 +398,21 @@ def passes_of(target: Target, storage: str, opset: int, precision: str) -> list[
         "pack_weights": pack_weights(storage, opset, int16_pairs=x86),
         "lower_thresholds": functools.partial(lower_thresholds, in_bytes=x86),
         "hold_fusions": hold_fusions,
+        "constant_stem": constant_stem,
+        "channels_last": channels_last,
+        "matmul_conv": matmul_conv(storage, opset),
+        "slice_pools": slice_pools,
+        "max_prelu": max_prelu,
+        "byte_thresholds": byte_thresholds,
+        "transpose_rest": transpose_rest,
+        "scaled_products": scaled_products,
+        "row_constants": row_constants,
         "engine_stem": engine_stem,
         "engine_weights": engine_weights(storage, precision, target.engine),
         "engine_lookup": engine_lookup,
         "engine_thresholds": engine_thresholds,
     }
-    return [(name, known[name]) for name in target.passes]
+    names = list(target.passes)
+    if microsoft and target.form == "cpu":
+        names.insert(names.index("row_constants"), "scaled_products")
+    return [(name, known[name]) for name in names]

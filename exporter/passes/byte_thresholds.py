@@ -1,8 +1,8 @@
 """``MultiThreshold`` as bytes: one comparison a threshold, ``sum_i Cast(x >= T_i)`` in UINT8.
 
 Comparisons and sums of bytes are the cheapest form that was measured, at every width up to 4 bits
-(docs/cpu.md): a comparison reads four bytes a number, all that follows one. Above, a binary search in
-the table as :mod:`.lower_thresholds` writes it.
+(docs/cpu.md): a comparison reads four bytes a number, all that follows one. Above, a binary search
+in the table as :mod:`.lower_thresholds` writes it.
 
 Assumes: ``MultiThreshold(x, T)``, ``T`` a constant ``[C or 1, n]``, ascending, ``n`` at most 255.
 Guarantees: no operator outside the standard domain is left; equal codes, UINT8, called

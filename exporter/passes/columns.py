@@ -83,8 +83,8 @@ class Columns:
 def places(graph: gs.Graph, x: gs.Tensor, name: str, window: Window) -> gs.Tensor:
     """Where the pixels of each window lie in the list of the padded image's, ``[H', W', k * k]``.
 
-    Pixel ``(r, c)`` of an image of width ``w`` is number ``r * w + c``; a window at ``(i, j)`` reads
-    ``r = i * stride + row * dilation``, likewise ``c``.
+    Pixel ``(r, c)`` of an image of width ``w`` is number ``r * w + c``; a window at ``(i, j)``
+    reads ``r = i * stride + row * dilation``, likewise ``c``.
     """
 
     def node(op: str, what: str, *inputs: gs.Tensor, **attrs: int) -> gs.Tensor:

@@ -2,16 +2,16 @@
 
     codes -> Cast(UINT8) -> columns -> MatMulInteger(weights [k * k * C, O]) -> Cast(float)
 
-The sums are INT32: exact as they are, whatever the width, and the Cast rounds once, as the source does
-where a sum passes 2^24. Codes that the convolution reads minus a zero keep it as the product's own
-zero point, and it is what stands around the image.
+The sums are INT32: exact as they are, whatever the width, and the Cast rounds once, as the source
+does where a sum passes 2^24. Codes that the convolution reads minus a zero keep it as the product's
+own zero point, and it is what stands around the image.
 
 Weights are packed at their own width and widened by operators that fold when the session loads
-(:mod:`.pack_weights`), here without DequantizeLinear: what the product reads is then an INT8
+(:mod:`.byte_weights`), here without DequantizeLinear: what the product reads is then an INT8
 constant, which the runtime lays out for its kernels once.
 
-x86 CPUs without VNNI add two products of a byte and a weight in INT16, which saturates: weights are split
-where that could be, ``w = base * high + low``, and the parts' sums are joined as INT32.
+x86 CPUs without VNNI add two products of a byte and a weight in INT16, which saturates: weights are
+split where that could be, ``w = base * high + low``, and the parts' sums are joined as INT32.
 
 Assumes: a private ``Conv`` of :mod:`.channels_last`, ungrouped, that reads codes of a
 ``MultiThreshold``, or these minus a whole number; weights ``DequantizeLinear(integers, 1)``.
@@ -38,13 +38,14 @@ from .base import (
     replace_uses,
     tidy,
 )
+from .byte_weights import codes_of, index_bytes
 from .channels_last import NHWC
 from .codebook import INT16_PAIR, codebook_of, largest_sum, parts_of
 from .columns import Columns, Window
 from .grids import Grids
-from .pack_weights import Plan, packed_index
+from .pack_weights import Plan
 
-_FLOAT, _UINT8 = 1, 2  # TensorProto data types
+_FLOAT, _UINT8, _INT32 = 1, 2, 6  # TensorProto data types
 #: Factors between the parts of a weight, the preferred one first.
 _BASES = (1, 16, 8, 32, 4)
 _INT8 = 127
@@ -133,22 +134,27 @@ def _write(
     widest = min(_INT8, INT16_PAIR // plan.top)
     parts = parts_of(values, _base(layer, values, widest))
     plain = plan.storage == "int8" and len(parts) == 1
-    index = None if plain else packed_index(graph, plan, matrix, book)
+    index = None if plain else index_bytes(graph, plan, matrix, book)
     point = [gs.Constant(f"{layer}.zero", np.array(zero, dtype=np.uint8))] if zero else []
     total: gs.Tensor | None = None
     for number, (factor, part) in enumerate(parts):
         name = layer if len(parts) == 1 else f"{layer}.part{number}"
         if index is None:
             stored: gs.Tensor = gs.Constant(f"{name}.weight", matrix.astype(np.int8))
+        elif len(parts) == 1:
+            stored = codes_of(graph, f"{name}.weight", index, book)
         else:
             table = gs.Constant(f"{name}.book", part.astype(np.int8))
-            stored = insert(graph, "Gather", f"{name}.weight", [table, index], {"axis": 0})
+            wide = insert(graph, "Cast", f"{name}.index", [index], {"to": _INT32})
+            stored = insert(graph, "Gather", f"{name}.weight", [table, wide], {"axis": 0})
         acc = insert(graph, "MatMulInteger", f"{name}.sums", [rows, stored, *point])
         if factor != 1:
             by = gs.Constant(f"{name}.base", np.array(factor, dtype=np.int32))
             acc = insert(graph, "Mul", f"{name}.scaled", [acc, by])
         total = acc if total is None else insert(graph, "Add", f"{layer}.sums", [total, acc])
-    replace_uses(graph, conv.outputs[0], insert(graph, "Cast", f"{layer}.acc", [total], {"to": 1}))
+    replace_uses(
+        graph, conv.outputs[0], insert(graph, "Cast", f"{layer}.acc", [total], {"to": _FLOAT})
+    )
     conv.outputs.clear()
 
 

@@ -1,12 +1,13 @@
 """PReLU as ``Max(x, slope * x)``: ONNX Runtime's own ``PRelu`` takes four times as long.
 
-Where ``slope <= 1``, ``slope * x`` is the smaller of the two for ``x >= 0`` and the larger for ``x < 0``
-(negative slopes too), so the larger is what PReLU gives; each side is one product. Two zeros of
-unlike sign may change places, which no sum and no comparison tells. A channel whose slope is above 1
-wants the smaller one: its numbers change their sign before and after, ``-Max(-x, -slope * x)``.
+Where ``slope <= 1``, ``slope * x`` is the smaller of the two for ``x >= 0`` and the larger for
+``x < 0`` (negative slopes too), so the larger is what PReLU gives; each side is one product. Two
+zeros of unlike sign may change places, which no sum and no comparison tells. A channel whose slope
+is above 1 wants the smaller one: its numbers change their sign before and after, ``-Max(-x, -slope
+* x)``.
 
-Assumes: ``PRelu`` with a constant slope; no infinities, which no bounded pixel gives (``0 * inf`` is no
-number); a NaN stays one.
+Assumes: ``PRelu`` with a constant slope; no infinities, which no bounded pixel gives (``0 * inf``
+is no number); a NaN stays one.
 Guarantees: equal numbers.
 """
 

@@ -1,6 +1,6 @@
 """Quantised convolutions as operators of our own native library, up to the next layer's codes.
 
-``QuantConv`` computes on codes what one layer and the quantizer behind it compute (paper Eq. 6-11)::
+``QuantConv`` computes on codes what one layer and the quantizer behind it do (paper Eq. 6-11)::
 
     acc = sum of code * weight        integers
     z   = acc * m + b                 one multiplication, one addition

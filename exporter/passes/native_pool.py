@@ -1,6 +1,6 @@
 """Average poolings of a shortcut as one native operator, both sides at once.
 
-A CQB takes its stride by averages of 1 or 2 neighbours, columns first and then rows (docs/exactness):
+A CQB takes its stride by averages of 1 or 2 neighbours (paper Eq. 9), columns first and then rows:
 ``(a + b) / 2`` each time. ``MeanPool`` does both in one pass over memory, in the same order.
 
 Assumes: ``AveragePool`` of :data:`.channels_last.NHWC`, as :mod:`.channels_last` leaves it.
@@ -29,14 +29,12 @@ def native_pool(graph: gs.Graph) -> Outcome:
             continue
         round_up = int(node.attrs.get("ceil_mode", 0))
         source = node.inputs[0]
-        before = producer(source, "MeanPool")
-        columns = before is not None and before.attrs["window"] == [1, window[0]]
-        if before is not None and columns and window[1] == 1 and len(source.outputs) == 1:
-            if before.attrs["round_up"] == round_up:  # its rows, behind its columns
-                before.attrs["window"] = [int(window[0]), before.attrs["window"][1]]
-                replace_uses(graph, node.outputs[0], source)
-                node.outputs.clear()
-                continue
+        columns = producer(source, "MeanPool")
+        if columns is not None and _continues(columns, window, round_up):
+            columns.attrs["window"] = [int(window[0]), columns.attrs["window"][1]]
+            replace_uses(graph, node.outputs[0], source)
+            node.outputs.clear()
+            continue
         out = gs.Variable(f"{node.outputs[0].name}.pooled")
         attrs = {"window": [int(side) for side in window], "round_up": round_up}
         name = f"{out.name}/MeanPool"
@@ -59,3 +57,10 @@ def _fits(node: gs.Node) -> bool:
         and not any(attrs.get("pads", [0] * 4))
         and set(attrs.get("dilations", [1])) == {1}
     )
+
+
+def _continues(columns: gs.Node, window: list[int], round_up: int) -> bool:
+    """Whether a pooling of rows can join the one of columns that alone feeds it."""
+    alone = len(columns.outputs[0].outputs) == 1
+    rows_only = columns.attrs["window"][0] == 1 and window[1] == 1
+    return alone and rows_only and columns.attrs["round_up"] == round_up

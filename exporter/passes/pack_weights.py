@@ -120,7 +120,7 @@ def _store(graph: gs.Graph, conv: gs.Node, plan: Plan, codes: np.ndarray) -> Non
     values = book.first + book.stride * np.arange(book.levels, dtype=np.int64)
     parts = parts_of(values, exact_base(layer, codes, plan.top, plan.widest))
     plain = plan.storage == "int8" and len(parts) == 1 and int(np.abs(codes).max()) < 128
-    index = None if plain else packed_index(graph, plan, codes, book)
+    index = None if plain else _index(graph, plan, codes, book)
     sums = []
     for number, (factor, part) in enumerate(parts):
         name = layer if len(parts) == 1 else f"{layer}.part{number}"
@@ -144,7 +144,8 @@ def _store(graph: gs.Graph, conv: gs.Node, plan: Plan, codes: np.ndarray) -> Non
     conv.outputs.clear()
 
 
-def _width(plan: Plan, book: Codebook) -> int:
+def width_of(plan: Plan, book: Codebook) -> int:
+    """Bits that an index into ``book`` is stored in; :class:`ExportError` if it does not fit."""
     if book.bits > 8:
         raise refuse(
             plan.layer, f"{book.bits}-bit weights fit no storage", "use 1, 2, 3, 4 or 8 bits"
@@ -161,11 +162,11 @@ def _width(plan: Plan, book: Codebook) -> int:
     return asked
 
 
-def packed_index(graph: gs.Graph, plan: Plan, codes: np.ndarray, book: Codebook) -> gs.Tensor:
+def _index(graph: gs.Graph, plan: Plan, codes: np.ndarray, book: Codebook) -> gs.Tensor:
     """INT32 indices of ``codes``, from packed constants."""
     name = f"{plan.layer}.index"
     index = ((codes - book.first) // book.stride).astype(np.uint8)
-    width = _width(plan, book)
+    width = width_of(plan, book)
     if width != 3:
         return _plane(graph, name, index, width, plan.opset)
     low = _plane(graph, f"{name}.low", index & np.uint8(3), 2, plan.opset)
@@ -181,7 +182,7 @@ def _plane(graph: gs.Graph, name: str, values: np.ndarray, width: int, opset: in
         return _byte_plane(graph, name, values, width)
     stored = gs.Constant(f"{name}.uint{width}", values)
     if width < 8:
-        _packed(graph)[stored.name] = width
+        note_packed(graph, stored.name, width)
     return insert(graph, "Cast", name, [stored], {"to": _INT32})
 
 
@@ -210,6 +211,11 @@ def _byte_plane(graph: gs.Graph, name: str, values: np.ndarray, width: int) -> g
 def _packed(graph: gs.Graph) -> dict[str, int]:
     names: dict[str, int] = graph.__dict__.setdefault(PACKED, {})
     return names
+
+
+def note_packed(graph: gs.Graph, name: str, width: int) -> None:
+    """Have the uint8 constant ``name`` written as UINT2 or UINT4."""
+    _packed(graph)[name] = width
 
 
 def packed_constants(graph: gs.Graph) -> dict[str, int]:

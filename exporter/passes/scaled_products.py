@@ -1,8 +1,9 @@
-"""The scale behind a matrix product, taken into the kernel that makes the sums, by Microsoft's operator.
+"""The scale behind a matrix product, taken into its kernel, by an operator of Microsoft's.
 
-``MatMulInteger -> Cast -> Mul(m)`` writes the sums as integers, reads them, writes floats, and reads
-those again; ``com.microsoft.MatMulIntegerToFloat`` of ONNX Runtime does all three at once. The bias
-that follows stays outside: it could be one instruction with the product there, and one rounding.
+``MatMulInteger -> Cast -> Mul(m)`` writes the sums as integers, reads them, writes floats, and
+reads those again; ``com.microsoft.MatMulIntegerToFloat`` of ONNX Runtime does all three at once.
+The bias that follows stays outside: it could be one instruction with the product there, and one
+rounding.
 
 Assumes: ``Mul(Cast(MatMulInteger), m)``, ``m`` a constant ``[C]``, no other reader between.
 Guarantees: equal numbers: the sum is rounded to float, then multiplied, two roundings as before.

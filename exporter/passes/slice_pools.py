@@ -1,16 +1,16 @@
-"""Means of two neighbours as a Slice, a Gather and a sum; factors of two wait for the next product.
+"""Means of two neighbours as a Slice, a Gather and a sum; halving waits for the next product.
 
-CQB pools rows and columns apart, ``(a + b) / 2`` each. Channels-last, the even rows (or columns) are a
-Slice and the odd ones a Gather; the last of an odd side stands alone, which taking it twice gives:
-``(a + a) / 2`` is ``a``. Halving is exact, so it may follow the sums of the second pooling, and of
-two constants behind each other, one a power of two, the product is exact too::
+CQB pools rows and columns apart, ``(a + b) / 2`` each. Channels-last, the even rows (or columns)
+are a Slice and the odd ones a Gather; the last of an odd side stands alone, which taking it twice
+gives: ``(a + a) / 2`` is ``a``. Halving is exact, so it may follow the sums of the second pooling,
+and of two constants behind each other, one a power of two, the product is exact too::
 
     ((a + b) / 2 + (c + d) / 2) / 2 * rest  =  ((a + b) + (c + d)) * (rest / 4)
 
 A constant that scales a concatenation of one tensor with itself scales that tensor before it.
 
-Assumes: a private ``AveragePool`` of two, of stride 2, that does not count its padding; no subnormal
-numbers, which halving would round.
+Assumes: a private ``AveragePool`` of two, of stride 2, that does not count its padding; no
+subnormal numbers, which halving would round.
 Guarantees: equal numbers. Other poolings are left.
 """
 
@@ -62,8 +62,11 @@ def _halve(graph: gs.Graph, pool: gs.Node, axis: int) -> None:
         if by is not None and _power_of_two(by):  # the mean before this one
             x, factor = before.inputs[0], factor * by
     name = out.name
-    limits = [shared_constant(graph, f"slice.{n}", np.array([v], dtype=np.int64))
-              for n, v in (("start", 0), ("end", _END), (f"axis{axis}", axis), ("step", 2))]  # fmt: skip
+    every = (("start", 0), ("end", _END), (f"axis{axis}", axis), ("step", 2))
+    limits = [
+        shared_constant(graph, f"slice.{what}", np.array([value], dtype=np.int64))
+        for what, value in every
+    ]
     even = insert(graph, "Slice", f"{name}.even", [x, *limits])
     odd = insert(graph, "Gather", f"{name}.odd", [x, _odd(graph, x, name, axis)], {"axis": axis})
     total = insert(graph, "Add", f"{name}.sum", [even, odd])
@@ -73,7 +76,7 @@ def _halve(graph: gs.Graph, pool: gs.Node, axis: int) -> None:
 
 
 def _odd(graph: gs.Graph, x: gs.Tensor, name: str, axis: int) -> gs.Tensor:
-    """Places ``1, 3, 5, ..`` along ``axis``, behind the last one the last: half the side, rounded up."""
+    """Places ``1, 3, 5, ..`` along ``axis``, and the last one where an odd side ends on an even."""
 
     def number(what: str, value: int | list[int]) -> gs.Constant:
         return shared_constant(graph, f"odd.{what}", np.array(value, dtype=np.int64))

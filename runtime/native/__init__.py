@@ -1,7 +1,7 @@
 """Our own operators for ONNX Runtime: a library in C++ beside this file, where it was built.
 
-Installing qmdd builds it where a C++ compiler is (CMakeLists.txt, setup.py); without it, bundles for
-CPUs run their portable model instead. Nothing here loads ONNX Runtime.
+Installing qmdd builds it where a C++ compiler is (CMakeLists.txt, setup.py); without it, bundles
+for CPUs run their portable model instead. Nothing here loads ONNX Runtime.
 """
 
 from __future__ import annotations

@@ -54,7 +54,7 @@ def test_probes_show_the_sources_codes_and_change_no_logit(
     lowered = onnx_for_target(trace_once(small), find_target(target), "own", 21)
     path = tmp_path / "model.onnx"
     path.write_bytes(lowered.model.SerializeToString())
-    data, names = with_probes(path)
+    data, names, _ = with_probes(path)
     images = np.random.default_rng(0).integers(0, 256, (2, 3, 48, 66), dtype=np.uint8)
     _, codes = source_outputs(small, images)
     plain = run_model(lowered.model, True, image=images)
