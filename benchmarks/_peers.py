@@ -24,9 +24,10 @@ from qmdd.exporter.twin import twin_detector, twin_onnx
 from qmdd.models import Detector, DetectorConfig
 from qmdd.models.checkpoint import Checkpoint
 from qmdd.models.zoo import builtin_checkpoint
+from qmdd.runtime import native
 from qmdd.runtime.bench_worker import COMMAND
+from qmdd.runtime.bundle import MODEL, NATIVE_MODEL
 from qmdd.runtime.errors import RuntimeFailure
-from qmdd.runtime.native import why_absent
 
 CHILD = (sys.executable, str(Path(__file__).with_name("_peer_child.py")))
 #: What all times are compared with.
@@ -108,6 +109,9 @@ class Workshop:
         for bits in (2, 3, 4):
             yield f"qmdd cpu, {bits} bits", lambda b=bits: self._ours(b, "cpu", "onnxruntime")
             yield f"qmdd native, {bits} bits", lambda b=bits: self._ours(b, "cpu", "native")
+        for kernels in self._other_kernels():
+            name = f"qmdd native, 2 bits, {kernels}"
+            yield name, lambda kernels=kernels: self._with_kernels(kernels)
 
     def _twin(self) -> Peer:
         request = {"model": str(self.twin_path)}
@@ -167,9 +171,18 @@ class Workshop:
         request = {"torch": "eager", "checkpoint": str(path)}
         return Peer(request, CHILD, path.stat().st_size, None, "what is exported", against="")
 
+    def _other_kernels(self) -> tuple[str, ...]:
+        """All but the fastest, which the other rows use."""
+        return () if native.why_absent() else native.kernels()[1:-1]  # the last is the reference
+
+    def _with_kernels(self, kernels: str) -> Peer:
+        peer = self._ours(2, "cpu", "native")
+        env = ("/usr/bin/env", f"{native.KERNELS_VARIABLE}={kernels}")
+        return dataclasses.replace(peer, command=(*env, *peer.command))
+
     def _ours(self, bits: int, target: str, runtime: str) -> Peer:
-        if runtime == "native" and why_absent():
-            raise AbsentError(why_absent())
+        if runtime == "native" and native.why_absent():
+            raise AbsentError(native.why_absent())
         output, checkpoint = self.folder / f"{target}{bits}", builtin_checkpoint("resnet23", bits)
         seconds = self.folder / f"{target}{bits}.seconds"
         try:
@@ -179,12 +192,13 @@ class Workshop:
             tiers = ("deployed",)
             found = verify_bundle(output, images=self.files, tiers=tiers, runtime=runtime)
         except (ExportError, RuntimeFailure) as error:
-            raise AbsentError(str(error).partition(";")[0].replace(str(self.folder), "")) from error
+            reason = str(error).partition(";")[0].replace(f"{output}: ", "")
+            raise AbsentError(reason) from error
         (tier,) = found.parity
         return Peer(
             {"bundle": str(output), "runtime": runtime},
             COMMAND,
-            found.model_bytes,
+            _model_path(output, runtime).stat().st_size,
             float(seconds.read_text()),
             exact={
                 "codes": tier.codes_compared,
@@ -193,6 +207,10 @@ class Workshop:
             },
             against="",
         )
+
+
+def _model_path(bundle: Path, runtime: str) -> Path:
+    return bundle / (NATIVE_MODEL if runtime == "native" else MODEL)
 
 
 def _settled(images: np.ndarray) -> Detector:
