@@ -30,6 +30,7 @@ import numpy as np
 import onnx_graphsurgeon as gs
 
 from ..multithreshold import DOMAIN
+from ..probes import HALO
 from .base import (
     Outcome,
     ascending,
@@ -47,8 +48,6 @@ from .codebook import codebook_of
 
 #: Names of the native operators.
 NATIVE_OPS = ("QuantConv", "Threshold", "Cells")
-#: What follows a code tensor's name where it is written with its border.
-HALO = ".halo"
 #: The library's own bounds (runtime/native).
 _MAX_THRESHOLDS, _MAX_ADDENDS, _MAX_POOL, _MAX_BITS = 255, 2, 8, 8
 _PIXEL_TOP, _FLOAT = 255, 1
@@ -192,7 +191,9 @@ def _fuse_addends(layer: _Layer, claimed: set[int]) -> None:
 def _scaled(tensor: gs.Tensor) -> tuple[gs.Tensor, float]:
     """``tensor`` as another one times a number."""
     product = producer(tensor, "Mul")
-    for index in (0, 1) if product is not None else ():
+    if product is None:
+        return tensor, 1.0
+    for index in (0, 1):
         value = constant(product.inputs[index])
         if value is not None and value.size == 1 and value.dtype == np.float32:
             return product.inputs[1 - index], float(value.reshape(()))
