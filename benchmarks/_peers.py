@@ -194,7 +194,7 @@ class Workshop:
         except (ExportError, RuntimeFailure) as error:
             reason = str(error).partition(";")[0].replace(f"{output}: ", "")
             raise AbsentError(reason) from error
-        (tier,) = found.parity
+        tier = next(tier for tier in found.parity if tier.runtime == runtime)
         return Peer(
             {"bundle": str(output), "runtime": runtime},
             COMMAND,
