@@ -94,12 +94,12 @@ def pictures(folder: Path) -> list[Path]:
     return files
 
 
-def measure(row: dict[str, Any], width: float) -> dict[str, Any]:
+def measure(row: dict[str, Any], width: float, target: str) -> dict[str, Any]:
     """Build, freeze, export, verify; what came out."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         source = source_from_network(settled(row, width), row["arch"])
-        result = export_bundle(source, folder / "bundle", images=pictures(folder))
+        result = export_bundle(source, folder / "bundle", target=target, images=pictures(folder))
     return {
         **row,
         "passed": result.passed,
@@ -114,25 +114,30 @@ def main() -> None:
     """Run what is not done yet, then record the whole."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--width", type=float, default=0.125)
-    parser.add_argument("--rows", type=Path, default=Path("runs/matrix.jsonl"))
+    parser.add_argument("--target", default="onnx", help="what to lower for")
+    parser.add_argument("--rows", type=Path, help="default: runs/matrix.jsonl")
+    parser.add_argument("--every", type=int, default=1, help="one in so many combinations only")
     arguments = parser.parse_args()
+    name = "matrix" if arguments.target == "onnx" else f"matrix_{arguments.target}"
+    arguments.rows = arguments.rows or Path("runs") / f"{name}.jsonl"
     torch.set_num_threads(1)
     arguments.rows.parent.mkdir(parents=True, exist_ok=True)
     lines = arguments.rows.read_text().splitlines() if arguments.rows.exists() else []
     done = [json.loads(line) for line in lines]
-    wanted = list(rows())
+    wanted = list(rows())[:: arguments.every]
     with arguments.rows.open("a") as log:
         for row in wanted:
             if any(row.items() <= known.items() for known in done):
                 continue
-            done.append(measure(row, arguments.width))
+            done.append(measure(row, arguments.width, arguments.target))
             log.write(json.dumps(done[-1]) + "\n")
             log.flush()
             print(len(done), "of", len(wanted), done[-1], flush=True)
     quantized = [row for row in done if row["bits"] != FULL_PRECISION]
     record(
-        "matrix",
+        name,
         {
+            "target": arguments.target,
             "width": arguments.width,
             "combinations": len(done),
             "quantised": len(quantized),

@@ -124,13 +124,10 @@ def _match(conv: gs.Node, claimed: set[int]) -> _Layer | str:
         return "its weights pass 8 bits"
     if source.op == "MultiThreshold" and not _table_fits(source):
         return "its input has too many thresholds"
-    multiplied = _only_reader(conv.outputs[0], "Mul")
-    multiplier = _row(multiplied, conv.outputs[0], weights.shape[0])
-    added = _only_reader(multiplied.outputs[0], "Add") if multiplied is not None else None
-    bias = _row(added, multiplied.outputs[0], weights.shape[0]) if multiplied is not None else None
-    if multiplier is None or bias is None or added is None:
-        return "no multiplier and bias follow it"
-    layer = _Layer(conv, source, zero, weights, multiplier, bias, added.outputs[0])
+    outputs = weights.shape[0]
+    multiplier, end = _constant_after("Mul", conv.outputs[0], outputs, 1)
+    bias, end = _constant_after("Add", end, outputs, 0)
+    layer = _Layer(conv, source, zero, weights, multiplier, bias, end)
     _fuse_addends(layer, claimed)
     if not layer.addends:
         _fuse_pool(layer)
@@ -162,6 +159,21 @@ def _only_reader(tensor: gs.Tensor, *ops: str) -> gs.Node | None:
     if len(tensor.outputs) != 1 or tensor.outputs[0].op not in ops:
         return None
     return tensor.outputs[0]
+
+
+def _constant_after(
+    op: str, tensor: gs.Tensor, channels: int, neutral: float
+) -> tuple[np.ndarray, gs.Tensor]:
+    """What alone is done to ``tensor``, one number a channel, and the result; else ``neutral``.
+
+    Where a chain was folded whole, thresholds are compared with the sums themselves: times 1 plus 0
+    leaves them as they are.
+    """
+    node = _only_reader(tensor, op)
+    row = _row(node, tensor, channels)
+    if node is None or row is None:
+        return np.full(channels, neutral, dtype=np.float32), tensor
+    return row, node.outputs[0]
 
 
 def _row(node: gs.Node | None, data: gs.Tensor, channels: int) -> np.ndarray | None:

@@ -125,6 +125,8 @@ def _before_concat(graph: gs.Graph, mul: gs.Node) -> bool:
     scaled = insert(graph, "Mul", f"{name}.once", [x, mul.inputs[1]])
     again = insert(graph, "Concat", f"{name}.again", [scaled] * len(joined.inputs), joined.attrs)
     replace_uses(graph, mul.outputs[0], again)
-    mul.outputs.clear()
+    for node in (joined, mul):
+        node.inputs.clear()
+        node.outputs.clear()
     _joined(scaled.inputs[0])
     return True

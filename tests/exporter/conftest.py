@@ -17,10 +17,13 @@ import pytest
 import torch
 from PIL import Image
 
-from qmdd.exporter.lower import _pack_initializers, _set_header
+from qmdd.exporter.lower import _forget_shapes, _pack_initializers, _set_header
 from qmdd.exporter.multithreshold import DOMAIN
+from qmdd.exporter.passes.cell_stem import lower_cells
 from qmdd.exporter.passes.engine_blob import int4_constants
+from qmdd.exporter.passes.lower_thresholds import lower_thresholds
 from qmdd.exporter.passes.pack_weights import packed_constants
+from qmdd.exporter.passes.transpose_rest import transpose_rest
 from qmdd.exporter.trace import canonical_from_detector
 from qmdd.models import Detector, build_detector, mobilenet, quantised_chains, resnet
 from qmdd.models.checkpoint import checkpoint_bytes, freeze
@@ -222,6 +225,36 @@ def run_model() -> Callable[..., list[Array]]:
             model.SerializeToString(), options, providers=["CPUExecutionProvider"]
         )
         return [np.asarray(array) for array in session.run(None, inputs)]
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def graph_outputs(
+    to_model: Callable[..., onnx.ModelProto], run_model: Callable[..., list[Array]]
+) -> Callable[..., dict[str, Array]]:
+    """Logits and codes, channels first, of a graph between two passes, in whatever form it is.
+
+    ``graph_outputs(graph, images)``: what is private to channels-last graphs is written plainly,
+    and the model runs without optimiser.
+    """
+
+    def run(graph: gs.Graph, images: Array, opset: int = 21) -> dict[str, Array]:
+        copy = graph.copy()
+        last = any(tensor.name.endswith(".last") for tensor in copy.tensors().values())
+        for one in (lower_cells, transpose_rest, lower_thresholds):
+            one(copy)
+        _forget_shapes(copy)
+        model = onnx.shape_inference.infer_shapes(to_model(copy, opset))
+        kinds = {v.name: v.type.tensor_type.elem_type for v in model.graph.value_info}
+        outputs = [name for node in model.graph.node for name in node.output]
+        probes = [name for name in outputs if name.endswith(".codes")]
+        model.graph.output.extend(
+            onnx.helper.make_tensor_value_info(name, kinds[name], None) for name in probes
+        )
+        found = run_model(model, optimize=False, image=images)
+        turned = [np.moveaxis(a, -1, 1) if last and a.ndim == 4 else a for a in found]
+        return dict(zip(["logit", *probes], turned, strict=True))
 
     return run
 
