@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from ..runtime.bench import BenchResult, Configuration, Row
 
 _MIB = 1 << 20
+#: How far the clock may be ahead of the processor before that is told.
+_BUSY = 1.2
 _ORIGINS = {
     "golden": "the bundle's golden images",
     "synthetic": "a made-up image",
@@ -49,7 +51,19 @@ def print_benchmark(found: BenchResult) -> None:
         )
     if found.no_twin:
         print_line(f"no full-precision twin: {found.no_twin}")
+    busy = _busy(found)
+    if busy > _BUSY:
+        print_line(
+            f"other programs used the cores, too: runs took up to {busy:.1f} times the processor's "
+            "own time; close them, or look at cpu_ratio of --json"
+        )
     print_line("all measured; ratio: to the twin, median of the turns (10 to 90 % of them)")
+
+
+def _busy(found: BenchResult) -> float:
+    """By the clock over by the processor, at most, of what ran on one thread."""
+    alone = [row.times for c in found.configurations if c.threads == 1 for row in c.rows]
+    return max((times.median_ms / max(times.cpu_ms, 1e-9) for times in alone), default=1.0)
 
 
 def _print_tables(found: BenchResult) -> None:

@@ -17,6 +17,10 @@ import onnx
 import pytest
 from PIL import Image
 
+from qmdd.runtime.native import library_path
+
+#: What runs a bundle for CPUs here: the native operators need a compiler to be built.
+USUAL = "native" if library_path() else "onnxruntime"
 FAST = ("--size", 64, "--threads", 1, "--seconds", 0.2)
 
 
@@ -33,7 +37,7 @@ def _shallow() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory, settle: Any) -> Path:
-    """A 2-bit ResNet of 1/8 of the width."""
+    """A 2-bit ResNet of 1/8 of the width, for CPUs; its checkpoint lies beside it."""
     import torch
 
     from qmdd.calibration.train import save_detector
@@ -45,7 +49,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory, settle: Any) -> Path:
         torch.manual_seed(1)
         detector = settle(build_detector("resnet23", 2, width=1 / 8))
     save_detector(detector, folder / "latent.safetensors", {})
-    export_bundle(folder / "latent.safetensors", folder / "bundle", verify=False)
+    export_bundle(folder / "latent.safetensors", folder / "bundle", target="cpu", verify=False)
     return folder / "bundle"
 
 
@@ -82,21 +86,22 @@ def test_json_and_plot_with_a_twin_made_here(invoke, bundle: Path, tmp_path: Pat
     plot = tmp_path / "bench.svg"
     found = loaded(invoke("bench", bundle, *FAST, "--batch", "1,3", "--json", "--plot", plot))
     assert (found["schema"], found["label"], found["no_twin"]) == (1, "measured", "")
-    assert (found["arch"], found["bits"], found["target"]) == ("resnet23", 2, "onnx")
+    assert (found["arch"], found["bits"], found["target"]) == ("resnet23", 2, "cpu")
     assert found["model_bytes"] == (bundle / "model.onnx").stat().st_size
     expected = {"origin": "golden", "images": 2, "height": 64, "width": 64, "left_out": 0}
     assert found["inputs"] == expected
     assert found["machine"]["cores"] >= 1
     assert found["machine"]["processor"]
-    assert set(found["runtimes"]) == {"onnxruntime", "twin"} == set(found["load_seconds"])
-    about = found["runtimes"]["onnxruntime"]
-    assert about["why"] == "what the bundle was exported for"
+    assert set(found["runtimes"]) == {USUAL, "twin"} == set(found["load_seconds"])
+    about = found["runtimes"][USUAL]
+    assert "native operators" in about["why"]
     assert about["version"].count(".") == 2
+    assert bool(about["kernel"]) == (USUAL == "native")
     assert found["runtimes"]["twin"]["model_bytes"] > found["model_bytes"]
     assert [(c["threads"], c["batch"]) for c in found["configurations"]] == [(1, 1), (1, 3)]
     for configuration in found["configurations"]:
         ours, twin = configuration["rows"]
-        assert (ours["name"], twin["name"]) == ("onnxruntime", "twin")
+        assert (ours["name"], twin["name"]) == (USUAL, "twin")
         assert twin["ratio"] is twin["cpu_ratio"] is None
         assert ours["ratio"]["low"] <= ours["ratio"]["median"] <= ours["ratio"]["high"]
         for row in (ours, twin):
@@ -121,8 +126,8 @@ def test_the_table_says_what_was_measured_and_how(invoke, bundle: Path, twin: Pa
     assert done.exit_code == 0, done.stderr
     for word in ("measured", "64x64 pixels", "p99", "runs", "images/s", "MiB", "decode", "verdict"):
         assert word in done.stdout
-    assert "onnxruntime 1." in done.stdout
-    assert "what the bundle was exported for; loads in" in done.stdout
+    assert f"\n{USUAL} 1." in done.stdout
+    assert "loads in" in done.stdout
 
 
 def test_a_twin_written_elsewhere_needs_no_torch(process, bundle: Path, twin: Path) -> None:
@@ -131,11 +136,11 @@ def test_a_twin_written_elsewhere_needs_no_torch(process, bundle: Path, twin: Pa
     args = ("bench", bundle, *FAST, "--batch", 1, "--json")
     args = tuple(256 if arg == 64 else arg for arg in args)  # the golden images as they are
     found = json.loads(process(*args, "--twin", twin, code=missing).stdout)
-    assert 0 <= found["runtimes"]["onnxruntime"]["logit_difference"] < 1e-5
+    assert 0 <= found["runtimes"][USUAL]["logit_difference"] < 1e-5
     assert found["runtimes"]["twin"]["logit_difference"] is None
     assert found["configurations"][0]["rows"][0]["ratio"]["median"] > 0
     without = json.loads(process(*args, code=missing).stdout)
-    assert set(without["runtimes"]) == {"onnxruntime"}
+    assert set(without["runtimes"]) == {USUAL}
     assert without["configurations"][0]["rows"][0]["ratio"] is None
     assert "torch is not installed" in without["no_twin"]
     assert "--write-twin" in without["no_twin"]
@@ -170,13 +175,18 @@ def test_images_of_another_size_are_left_out(invoke, bundle: Path, tmp_path: Pat
     refused(invoke(*args, "--images", tmp_path, "--size", 128), "a.png: smaller than --size 128")
 
 
-def test_two_runtimes_side_by_side(invoke, bundle: Path) -> None:
+def test_two_runtimes_side_by_side(invoke, bundle: Path, tmp_path: Path) -> None:
     pytest.importorskip("openvino", reason="the extra 'openvino' is not installed")
+    from qmdd.exporter.export import export_bundle
+
+    export_bundle(bundle.parent / "latent.safetensors", tmp_path / "onnx", verify=False)
     both = ("--runtime", "openvino", "--runtime", "onnxruntime")
-    found = loaded(invoke("bench", bundle, *FAST, "--batch", 1, "--no-twin", *both, "--json"))
+    args = ("bench", tmp_path / "onnx", *FAST, "--batch", 1, "--no-twin")
+    found = loaded(invoke(*args, *both, "--json"))
     assert [row["name"] for row in found["configurations"][0]["rows"]] == [both[1], both[3]]
     assert {about["why"] for about in found["runtimes"].values()} == {"asked for"}
     assert found["runtimes"]["openvino"]["kernel"]
+    refused(invoke(*args, "--runtime", "native"), "has no model for the native operators")
 
 
 @pytest.mark.parametrize(

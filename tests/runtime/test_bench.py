@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from qmdd.runtime.bench import bench
+from qmdd.runtime import native
+from qmdd.runtime.bench import _why, bench
 from qmdd.runtime.bench_inputs import Inputs, find_inputs, size_fault, synthetic
 from qmdd.runtime.bench_times import ratio_of, times_of
 from qmdd.runtime.bench_twin import KEY, check_twin, topology
@@ -163,6 +164,20 @@ def test_inputs_of_a_bundle(make_bundle: Callable[..., Path]) -> None:
 def test_bad_numbers(make_bundle: Callable[..., Path], given: dict[str, object], said: str) -> None:
     with pytest.raises(SessionError, match=said):
         bench(Bundle.open(make_bundle()), Inputs("synthetic", [synthetic(32)]), **given)  # type: ignore[arg-type]
+
+
+def test_why_a_runtime_runs_it(
+    make_bundle: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundle = Bundle.open(make_bundle())
+    assert _why("onnxruntime", bundle, ["onnxruntime"]) == "asked for"
+    assert _why("onnxruntime", bundle, []) == "what the bundle was exported for"
+    bundle.manifest["files"]["model.native.onnx"] = {}
+    assert "they are built here" in _why("native", bundle, [])
+    monkeypatch.setattr(native, "library_path", lambda: None)
+    told = _why("onnxruntime", bundle, [])
+    assert "native operators are not built" in told
+    assert told.endswith("portable model is run")
 
 
 def test_whose_twin_a_file_is(make_bundle: Callable[..., Path]) -> None:
