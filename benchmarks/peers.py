@@ -91,6 +91,7 @@ def row(name: str, peer: Peer, worker: Worker, blocks: dict[str, Blocks]) -> dic
         "bytes": peer.size,
         "export_seconds": worker.loaded["first_seconds"] if compiled else peer.export_seconds,
         "load_seconds": worker.loaded["load_seconds"],
+        "load_cpu_seconds": worker.loaded["load_cpu_seconds"],
         "first_seconds": worker.loaded["first_seconds"],
         "loaded_memory": worker.loaded["loaded_memory"],
         "about": worker.loaded["about"],
@@ -130,7 +131,7 @@ def judged(rows: list[dict[str, Any]], peak: dict[str, float]) -> list[dict[str,
     bars.append(
         {"what": what, "bar": STATIC_BAR, "measured": static, "passed": static <= STATIC_BAR}
     )
-    for found in rows:
+    for found in rows:  # a limit of each kernel's own
         kernel = found["about"].get("kernel", "")
         if found["name"].startswith(NATIVE) and kernel in peak:
             distance = found["times"]["cpu_ms"] / (MULTIPLY_ADDS / peak[kernel] / 1e6)

@@ -190,7 +190,7 @@ def main() -> None:
     axes: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as folder:
         shelf = Shelf(Path(folder))
-        for target in (TWIN, "onnx"):  # the first export of a process imports and warms up
+        for target in (TWIN, "onnx", "cpu"):  # the first export of a process imports and warms up
             Shelf(Path(folder) / "warm").get(Point(width=0.25, depth=1), target)
         for axis in given.axes:
             points = []

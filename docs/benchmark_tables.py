@@ -36,11 +36,12 @@ def _where(found: dict[str, Any]) -> str:
 
 def _peers(found: dict[str, Any]) -> str:
     rows = [_peer(row) for row in sorted(found["rows"], key=lambda r: r["times"]["cpu_ms"])]
-    columns = ("what", "ms", "p99 ms", "over the twin", "exactness", "MB", "export s", "load s")
+    columns = ("what", "ms", "over the twin", "exactness", "MB", "export s", "load s")
     twin = "trained" if found["twin_trained"] else "not trained: its weights are random"
     notes = [
         f"{_where(found)}, {found['side']}x{found['side']} pixels, {found['turns']} turns. ms: "
-        "median of the processor's time; p99 by the clock; in brackets 10 to 90 % of the turns.",
+        "median of the processor's time; in brackets 10 to 90 % of the turns. Export by the clock, "
+        "load by the processor's time.",
         f"The twin is {twin}. Wrong codes: against the PyTorch source; flipped verdicts and the "
         "largest difference of logits: against the twin, whose own logits spread as given.",
         *(f"{row['name']}: {row['notes']}." for row in found["rows"] if row["notes"]),
@@ -55,12 +56,11 @@ def _peer(row: dict[str, Any]) -> tuple[str, ...]:
     return (
         row["name"],
         f"{row['times']['cpu_ms']:.1f}",
-        f"{row['times']['p99_ms']:.1f}",
         over,
         _exactness(row),
         f"{row['bytes'] / 1e6:.2f}",
         "-" if export is None else f"{export:.1f}",
-        f"{row['load_seconds']:.2f}",
+        f"{row['load_cpu_seconds']:.2f}",
     )
 
 

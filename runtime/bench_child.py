@@ -130,9 +130,9 @@ def serve(subject: Subject, request: dict[str, Any], lines: IO[str], events: IO[
     subject.prepare()
     imported = time.perf_counter()
     base = resident_memory()
-    loading = time.perf_counter()
+    loading, used = time.perf_counter(), time.process_time()
     subject.load()
-    loaded = time.perf_counter()
+    loaded, spent = time.perf_counter(), time.process_time() - used
     held, load_peak = resident_memory(), peak_memory()
     reset_peak()
     subject.run(images[0])
@@ -142,6 +142,7 @@ def serve(subject: Subject, request: dict[str, Any], lines: IO[str], events: IO[
     send(
         import_seconds=imported - started,
         load_seconds=loaded - loading,
+        load_cpu_seconds=spent,
         first_seconds=first - loaded,
         base_memory=base,
         loaded_memory=held,
