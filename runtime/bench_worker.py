@@ -58,7 +58,8 @@ class Worker:
 
     Attributes:
         loaded: what it said after loading: ``import_seconds``, ``load_seconds``,
-            ``load_cpu_seconds`` (of the processor), ``first_seconds``, ``base_memory``, ``loaded_memory`` (bytes), ``about``, ``logits``.
+            ``load_cpu_seconds`` (of the processor), ``first_seconds``, ``base_memory``,
+            ``loaded_memory`` (bytes), ``about``, ``logits``.
     """
 
     def __init__(self, name: str, request: Mapping[str, Any], command: Sequence[str]) -> None:
