@@ -131,7 +131,8 @@ class Workshop:
     def _openvino(self, model: Path, hint: str, notes: str = "") -> Peer:
         _require("openvino")
         request = {"model": str(model), "openvino": hint}
-        return Peer(request, CHILD, model.stat().st_size, None, notes or "the ONNX file, its shape fixed")
+        told = notes or "the ONNX file, its shape fixed"
+        return Peer(request, CHILD, model.stat().st_size, None, told)
 
     def _openvino_static(self) -> Peer:
         path = self.folder / "static.onnx"
