@@ -2,11 +2,13 @@
 
 They are a library that ONNX Runtime loads, no module of Python, so CMake builds them
 (runtime/native/CMakeLists.txt). They are optional: without CMake or a C++ compiler, qmdd is
-installed without them, and runs CPUs by its portable models.
+installed without them, and runs CPUs by its portable models. With QMDD_NATIVE=0 in the environment
+they are not tried, and the wheel is for any platform.
 """
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -50,10 +52,11 @@ class PlatformWheel(bdist_wheel):
     """A wheel with the library is for one platform, and for every Python 3."""
 
     def get_tag(self) -> tuple[str, str, str]:
-        return "py3", "none", super().get_tag()[2]
+        return ("py3", "none", "any" if self.root_is_pure else super().get_tag()[2])
 
 
+wanted = os.environ.get("QMDD_NATIVE") != "0"
 setup(
-    ext_modules=[Extension(f"qmdd.runtime.native.{LIBRARY}", [], optional=True)],
+    ext_modules=[Extension(f"qmdd.runtime.native.{LIBRARY}", [], optional=True)] if wanted else [],
     cmdclass={"build_ext": BuildNative, "bdist_wheel": PlatformWheel},
 )

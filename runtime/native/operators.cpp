@@ -11,6 +11,7 @@
 #include <cstring>
 #include <exception>
 #include <memory>
+#include <mutex>
 #include <stdexcept>
 #include <string>
 
@@ -117,10 +118,31 @@ const Kernels& kernels() {
   return *found;
 }
 
+// An item of work on any of ONNX Runtime's threads; what it throws (memory runs out) is kept, since
+// nothing may be thrown across that library.
+struct Items {
+  void (*body)(void*, size_t);
+  void* user;
+  std::mutex mutex;
+  std::exception_ptr error;
+
+  static void run(void* self, size_t index) noexcept {
+    Items& items = *static_cast<Items*>(self);
+    try {
+      items.body(items.user, index);
+    } catch (...) {
+      const std::lock_guard<std::mutex> lock(items.mutex);
+      items.error = std::current_exception();
+    }
+  }
+};
+
 void parallel_for(void* context, void (*body)(void*, size_t), size_t count, void* user) {
-  // As many batches as items: ONNX Runtime hands neighbouring ones to one thread.
-  check(ort::ParallelFor::of(g_api)(static_cast<const OrtKernelContext*>(context), body, count, 0,
-                                    user));
+  Items items{body, user, {}, {}};
+  // 0: it hands neighbouring items to one thread, in as many batches as it likes.
+  check(ort::ParallelFor::of(g_api)(static_cast<const OrtKernelContext*>(context), Items::run, count,
+                                    0, &items));
+  if (items.error) std::rethrow_exception(items.error);
 }
 
 struct QuantConv {
