@@ -15,7 +15,7 @@ _NAMES = {"side": "side, pixels", "batch": "images", "width": "width", "depth": 
 def plot_bytes(found: dict[str, Any], path: Path) -> bytes:
     """``found`` as ``scaling.py`` records it, in the format of ``path``'s suffix."""
     from matplotlib.figure import Figure
-    from matplotlib.ticker import NullFormatter
+    from matplotlib.ticker import FormatStrFormatter, LogLocator, NullFormatter
 
     axes = found["axes"]
     figure = Figure(figsize=(10, 5), layout="constrained")
@@ -30,7 +30,10 @@ def plot_bytes(found: dict[str, Any], path: Path) -> bytes:
             place.set_xscale("log")
             place.set_yscale("log")
             place.set_xticks(at, [f"{value:g}" for value in at])
-            place.xaxis.set_minor_formatter(NullFormatter())
+            place.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            place.yaxis.set_major_formatter(FormatStrFormatter("%g"))
+            for side in (place.xaxis, place.yaxis):
+                side.set_minor_formatter(NullFormatter())
             place.set_xlabel(_NAMES[name], fontsize=8)
             place.legend(fontsize=6, title="exponent", title_fontsize=6)
             place.grid(linewidth=0.3)
