@@ -86,6 +86,7 @@ class Workshop:
         network = Checkpoint(twin).detector().eval() if twin else _settled(images)
         self.twin_checkpoint = folder / "twin.safetensors"
         save_detector(network, self.twin_checkpoint)
+        twin_onnx(twin_detector(DetectorConfig(width=0.25)))  # the first export imports, too
         started = time.perf_counter()
         self.twin_path = folder / "twin.onnx"
         self.twin_path.write_bytes(twin_onnx(network.eval()))

@@ -40,8 +40,8 @@ def _peers(found: dict[str, Any]) -> str:
     twin = "trained" if found["twin_trained"] else "not trained: its weights are random"
     notes = [
         f"{_where(found)}, {found['side']}x{found['side']} pixels, {found['turns']} turns. ms: "
-        "median of the processor's time; in brackets 10 to 90 % of the turns. Export by the clock, "
-        "load by the processor's time.",
+        "median of the processor's time; in brackets 10 to 90 % of the turns. Export: once, by the "
+        "clock, parity left out; load: by the processor's time.",
         f"The twin is {twin}. Wrong codes: against the PyTorch source; flipped verdicts and the "
         "largest difference of logits: against the twin, whose own logits spread as given.",
         *(f"{row['name']}: {row['notes']}." for row in found["rows"] if row["notes"]),
