@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import re
+import runpy
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -181,6 +182,11 @@ def _engine_matrix() -> str:
     return Table("", columns, rows).markdown()
 
 
+def benchmark_parts() -> dict[str, str]:
+    """The peers beside us, and how everything grows."""
+    return runpy.run_path(str(DOCS / "benchmark_tables.py"))["benchmark_parts"](_recorded)
+
+
 #: What fills the generated parts of each document.
 def detect_parts() -> dict[str, str]:
     """The pipeline's measured figures."""
@@ -241,6 +247,7 @@ def _pipeline_rows(run: dict[str, Any]) -> list[tuple[str, ...]]:
 
 DOCUMENTS: Mapping[str, Callable[[], dict[str, str]]] = {
     "detect.md": detect_parts,
+    "benchmarks.md": benchmark_parts,
     "efficiency.md": table4_parts,
     "estimate.md": estimate_parts,
     "targets.md": target_parts,
