@@ -59,15 +59,17 @@ class Form:
         )
 
 
-def thread_ms(runs: Sequence[Callable[[], object]], rounds: int, block: int = 6) -> list[float]:
+def thread_ms(runs: Sequence[Callable[[], object]], rounds: int, block: int = 8) -> list[float]:
     """Median milliseconds of each of ``runs`` by the thread's clock, taking turns in blocks.
 
     What other processes take from the processor is not in it; what they take from its caches is,
     the same for all. The first quarter of a block is not counted.
     """
     found: list[list[float]] = [[] for _ in runs]
+    turn = list(zip(found, runs, strict=True))
     for _ in range(rounds):
-        for times, run in zip(found, runs, strict=True):
+        turn = [*turn[1:], turn[0]]  # nobody always runs behind the same one
+        for times, run in turn:
             for index in range(block):
                 started = time.thread_time()
                 run()

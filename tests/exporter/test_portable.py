@@ -29,14 +29,12 @@ TraceOnce = Callable[[Detector], onnx.ModelProto]
 @pytest.mark.parametrize(
     ("arch", "bits", "options", "opset"),
     [
-        ("resnet23", 2, {"representation": "rgb"}, 21),
+        ("resnet23", 2, {"representation": "rgb", "cqb": False}, 21),
         ("resnet23", 3, {"activation": "lsq", "weight": "lsq", "slr": False}, 21),
-        ("resnet23", 8, {}, 21),
         ("resnet23", 8, {"activation": "minmax", "weight": "minmax"}, 21),
         ("resnet23", 32, {}, 21),
         ("resnet50", 4, {"activation": "minmax", "weight": "n2uq"}, 25),
         ("mobilenetv2", 1, {"activation": "binary", "weight": "binary"}, 21),
-        ("mobilenetv2", 2, {"cqb": False}, 21),
     ],
     ids=lambda value: "-".join(f"{v}" for v in value.values()) if isinstance(value, dict) else None,
 )
