@@ -1,8 +1,8 @@
 # qmdd: everything that a fresh clone needs, with Python >= 3.10 and make.
 #
 # The environment is made once, in .venv, from the versions that were tested (constraints.txt), and
-# again when these or pyproject.toml change. qmdd itself is installed editable: new files are seen
-# at once. On Linux, pip's default torch brings CUDA libraries along; to get the smaller CPU build,
+# again when these, pyproject.toml or the native operators (runtime/native, C++) change. qmdd itself
+# is installed editable: new files are seen at once. On Linux, pip's default torch brings CUDA libraries along; to get the smaller CPU build,
 # set PIP_EXTRA_INDEX_URL to PyTorch's index of CPU builds, or PIP_FIND_LINKS to a folder with it.
 
 PYTHON ?= python3
@@ -12,6 +12,7 @@ PYTEST_ARGS ?=
 
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+NATIVE := $(wildcard runtime/native/*.cpp runtime/native/*.h) runtime/native/CMakeLists.txt
 LINKS := build/mypy/qmdd
 ROOMS := models calibration exporter runtime cli
 PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt
@@ -44,14 +45,14 @@ lint: $(STAMP) ## check style, types and the Dockerfile
 	else echo "hadolint: no build of it for this machine; Dockerfile not checked"; fi
 
 clean: ## remove all that make made (not runs/, where training leaves its results)
-	rm -rf $(VENV) build dist out *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) runtime/native/*.so build dist out *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find $(ROOMS) tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
-$(STAMP): constraints.txt pyproject.toml
+$(STAMP): constraints.txt pyproject.toml setup.py $(NATIVE)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
 	{ echo "qmdd needs Python 3.10 or newer; name one: make PYTHON=python3.11" >&2; exit 1; }
 	@echo "making the environment in $(VENV) (a few minutes)"
 	@$(PYTHON) -m venv $(VENV)
-	@$(PIP) pip setuptools
+	@$(PIP) pip setuptools cmake
 	@$(PIP) --no-build-isolation --editable '.[dev]'
 	@touch $@

@@ -31,7 +31,7 @@ QUANTIZERS = ("minmax", "lsq", "n2uq", "binary")
 WIDTHS = ("1", "2", "3", "4", "8", "32")
 #: The same as :data:`qmdd.runtime.sessions.RUNTIMES`, which is not imported here because it imports
 #: numpy; a test holds the two together.
-RUNTIMES = ("onnxruntime", "openvino")
+RUNTIMES = ("onnxruntime", "native", "openvino")
 DEFAULT_ARCH, DEFAULT_BITS = "resnet23", 2
 FULL_PRECISION = 32
 

@@ -139,7 +139,7 @@ def print_parity(tiers: Sequence[Mapping[str, Any]], *, layers: bool = False) ->
 def _tier_name(tier: Mapping[str, Any]) -> str:
     """A tier, and what ran it where that is not ONNX Runtime."""
     name, runtime = str(tier["tier"]), tier.get("runtime", "onnxruntime")
-    return name if runtime == "onnxruntime" else f"{name} ({runtime})"
+    return name if runtime in ("onnxruntime", name) else f"{name} ({runtime})"
 
 
 def missed_parity(tiers: Sequence[Mapping[str, Any]]) -> str:

@@ -6,29 +6,35 @@ import dataclasses
 import math
 import platform
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from torch import nn
 
 from ..models.checkpoint import freeze, is_frozen
 from ..models.stats import layer_stats, parameters
-from ..runtime.bundle import GOLDEN, MANIFEST, MODEL, SCHEMA, manifest_bytes
+from ..runtime.bundle import GOLDEN, MANIFEST, MODEL, NATIVE_MODEL, SCHEMA, manifest_bytes
 from ..runtime.contract import INPUT, OUTPUT, SIDES, THRESHOLD
 from ..runtime.files import check_replaceable, folder_in_place, sha256_of
 from ..runtime.golden import Golden, write_golden
+from ..runtime.native import library_path
 from .engine.recipe import RECIPE, recipe
 from .errors import ExportError
 from .lower import Lowered, check_model, check_quantised, node_counts, onnx_for_target
+from .multithreshold import DOMAIN
 from .parity import TierResult, batches, compare, require_runtime, source_outputs
 from .plan import PLAN_SIDE, planned_layers
 from .samples import sample_images
 from .source import Source, source_from_checkpoint
 from .storage import check_microsoft, choose_storage
 from .targets import Target, find_target
+
+if TYPE_CHECKING:
+    import onnx
 
 Report = Callable[[str, int, int], None]
 
@@ -124,9 +130,10 @@ def export_bundle(
     say("loading", 0, _STAGES)
     source = checkpoint if isinstance(checkpoint, Source) else source_from_checkpoint(checkpoint)
     network = source.network
-    lowered, model = _model(
+    lowered, native = _models(
         source, lowered_for, (storage, version, width), say, microsoft=microsoft
     )
+    model = _bytes(lowered)
     seconds = time.perf_counter() - started
 
     say("writing", 4, _STAGES)
@@ -135,6 +142,8 @@ def export_bundle(
     with folder_in_place(output, replace=force, marker=MANIFEST) as folder:
         writing = time.perf_counter()
         (folder / MODEL).write_bytes(model)
+        if native is not None:
+            (folder / NATIVE_MODEL).write_bytes(_bytes(native))
         if lowered_for.engine is not None:
             (folder / RECIPE).write_text(recipe(lowered_for, contract), encoding="utf-8")
         (folder / GOLDEN).parent.mkdir()
@@ -150,6 +159,7 @@ def export_bundle(
                 contract,
                 runtime=lowered_for.runtime,
                 plan=plan,
+                native=folder / NATIVE_MODEL if native is not None and library_path() else None,
                 report=say,
             )
             if verify
@@ -169,6 +179,7 @@ def export_bundle(
             explain=[
                 *(f"{name}: applied {n} times" for name, n in lowered.applied),
                 *lowered.notes,
+                *(f"native: {note}" for note in (native.notes if native is not None else ())),
             ],
         )
         form = {
@@ -179,6 +190,12 @@ def export_bundle(
             "input": contract,
             "plan": plan,
         }
+        if native is not None:
+            form["native"] = {
+                "operators": native_operators(native.model),
+                "passes": [{"pass": name, "applied": n} for name, n in native.applied],
+                "notes": native.notes,
+            }
         manifest = _manifest(folder, source, result, form, lowered)
         (folder / MANIFEST).write_bytes(manifest_bytes(manifest))
     say("done", _STAGES, _STAGES)
@@ -201,15 +218,19 @@ def _check_output(output: Path, force: bool) -> None:
         raise ExportError(f"{error}{hint}") from error
 
 
-def _model(
+def _models(
     source: Source,
     target: Target,
     chosen: tuple[str, int, str],
     say: Report,
     *,
     microsoft: bool,
-) -> tuple[Lowered, bytes]:
-    """``chosen``: storage, opset and precision."""
+) -> tuple[Lowered, Lowered | None]:
+    """The target's model; and its second one, for our native operators, where it has any.
+
+    Args:
+        chosen: storage, opset and precision.
+    """
     from .engine_graph import check_engine_graph
     from .portable_graph import check_portable_graph
     from .trace import canonical_from_detector
@@ -227,7 +248,21 @@ def _model(
         check_engine_graph(lowered.model)
     if target.form == "cpu":
         check_portable_graph(lowered.model, microsoft=microsoft)
-    return lowered, lowered.model.SerializeToString(deterministic=True)
+    if not target.native or not source.quantized:
+        return lowered, None
+    native = onnx_for_target(canonical, target, *chosen, microsoft=microsoft, native=True)
+    check_model(native.model)
+    return lowered, native if native_operators(native.model) else None
+
+
+def native_operators(model: onnx.ModelProto) -> dict[str, int]:
+    """Nodes of our own native operators, by name."""
+    own = Counter(node.op_type for node in model.graph.node if node.domain == DOMAIN)
+    return dict(sorted(own.items()))
+
+
+def _bytes(lowered: Lowered) -> bytes:
+    return bytes(lowered.model.SerializeToString(deterministic=True))
 
 
 def _frozen_copy(network: nn.Module) -> nn.Module:

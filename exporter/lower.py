@@ -11,7 +11,7 @@ import numpy as np
 
 from ..models.packing import pack_plane
 from .errors import ExportError
-from .multithreshold import DOMAIN, add_function
+from .multithreshold import DOMAIN, OPSET, add_function
 from .targets import Target, passes_of
 
 if TYPE_CHECKING:
@@ -40,6 +40,7 @@ def onnx_for_target(
     precision: str = "int8",
     *,
     microsoft: bool = False,
+    native: bool = False,
 ) -> Lowered:
     """Lower ``canonical`` for ``target``.
 
@@ -48,6 +49,7 @@ def onnx_for_target(
         opset: opset of the result, within ``target.opsets``.
         precision: of an engine, one of its ``precisions``.
         microsoft: ONNX Runtime's own operators may be written (the form ``cpu``).
+        native: write the target's second model, for our native operators.
 
     Raises:
         ExportError: an opset out of range, or a pass that cannot keep the model exact.
@@ -70,7 +72,8 @@ def onnx_for_target(
     applied: list[tuple[str, int]] = []
     notes: list[str] = []
     tables: dict[str, tuple[int, int]] = {}
-    for name, run in passes_of(target, storage, opset, precision, microsoft=microsoft):
+    passes = passes_of(target, storage, opset, precision, microsoft=microsoft, native=native)
+    for name, run in passes:
         outcome = run(graph)
         tables = _tables(graph) or tables  # the last pass leaves no MultiThreshold
         applied.append((name, outcome.applied))
@@ -83,7 +86,9 @@ def onnx_for_target(
     graph.opset = opset
     domains = {node.domain for node in graph.nodes}
     model = gs.export_onnx(graph)
-    _set_header(model, opset, DOMAIN in domains)
+    _set_header(model, opset, any(node.op == "MultiThreshold" for node in graph.nodes))
+    if DOMAIN in domains and native:
+        model.opset_import.append(helper.make_opsetid(DOMAIN, OPSET))
     if MICROSOFT in domains:
         model.opset_import.append(helper.make_opsetid(MICROSOFT, 1))
     if target.form == "cpu":

@@ -13,7 +13,7 @@ import dataclasses
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -22,11 +22,12 @@ from torch import nn
 from ..models import Codes, quantised_chains
 from ..runtime.bundle import Bundle
 from ..runtime.images import load_rgb
+from ..runtime.native import library_path, require_library
 from ..runtime.preprocess import prepare
 from ..runtime.session import OnnxSession, Session
-from ..runtime.sessions import ONNXRUNTIME, OPENVINO, QONNX, runtime_of
+from ..runtime.sessions import NATIVE, ONNXRUNTIME, OPENVINO, QONNX, runtime_of
 from .errors import ParityError
-from .probes import layer_of, with_probes
+from .probes import Probed, layer_of, with_probes
 from .source import find_source
 
 U8 = npt.NDArray[np.uint8]
@@ -197,6 +198,7 @@ def compare(
     *,
     runtime: str = ONNXRUNTIME,
     plan: Sequence[Mapping[str, Any]] = (),
+    native: Path | None = None,
 ) -> list[TierResult]:
     """Compare ``network`` with the ONNX file ``model`` on ``images``, in the given tiers.
 
@@ -204,6 +206,7 @@ def compare(
         runtime: what runs the deployed tier.
         plan: the layers of the model, as :class:`.plan.PlannedLayer` writes them; a runtime that
             can say what it built is held to it.
+        native: the model for the native operators: one tier more, ``native``.
 
     Raises:
         ParityError: no images, an unknown tier, or a model whose layers are not the network's.
@@ -214,34 +217,50 @@ def compare(
     if unknown:
         raise ParityError(f"no tier {sorted(unknown)[0]!r}; there are {', '.join(TIERS)}")
     tiers = _tiers_in(runtime, tiers)
-    quantized = bool(quantised_chains(network))
-    probed, names, last = with_probes(model, quantized=quantized)
-    expected = [layer_of(name) for name in names]
-    if sorted(expected) != sorted(name for name, _ in quantised_chains(network)):
-        raise ParityError(f"{model}: its quantizers are not those of the source checkpoint")
-    results = [
-        TierResult(
-            tier,
-            layers=[LayerResult(n) for n in expected],
-            quantized=quantized,
-            runtime=runtime if tier == "deployed" else ONNXRUNTIME,
-        )
+    sides = [
+        _side(network, model, tier, runtime if tier == "deployed" else ONNXRUNTIME, threads)
         for tier in tiers
     ]
-    sessions = [_session(result, probed, threads, ["logit", *names]) for result in results]
-    _audit(results, model, threads, plan)
+    if native is not None:
+        sides.append(_side(network, native, NATIVE, NATIVE, threads))
+    _audit([side.result for side in sides], model, threads, plan)
     done = 0
     for batch in batches(images, contract):
         logits, codes = source_outputs(network, batch)
-        for result, session in zip(results, sessions, strict=True):
-            outputs = session.run(batch)
-            if last:
+        for side in sides:
+            outputs = side.session.run(batch)
+            if side.probed.last:
                 outputs = {name: _first(found) for name, found in outputs.items()}
-            _add(result, logits, codes, outputs, names)
+            _add(side.result, logits, codes, outputs, side.probed.names)
         done += len(batch)
         if report:
             report("parity", done, len(images))
-    return results
+    return [side.result for side in sides]
+
+
+class _Side(NamedTuple):
+    """One tier: the model that it runs, in a session, and what is found."""
+
+    result: TierResult
+    probed: Probed
+    session: Session
+
+
+def _side(network: nn.Module, model: Path, tier: str, runtime: str, threads: int | None) -> _Side:
+    quantizers = [name for name, _ in quantised_chains(network)]
+    probed = with_probes(model, quantized=bool(quantizers))
+    layers = {layer_of(name): name for name in probed.names}
+    if sorted(layers) != sorted(quantizers):
+        raise ParityError(f"{model}: its quantizers are not those of the source checkpoint")
+    # In the network's own order, whatever the graph's.
+    probed = probed._replace(names=[layers[name] for name in quantizers])
+    result = TierResult(
+        tier,
+        layers=[LayerResult(name) for name in quantizers],
+        quantized=bool(quantizers),
+        runtime=runtime,
+    )
+    return _Side(result, probed, _session(result, probed, threads))
 
 
 def _tiers_in(runtime: str, tiers: Sequence[str]) -> Sequence[str]:
@@ -265,17 +284,24 @@ def require_runtime(runtime: str) -> None:
         require_qonnx()
 
 
-def _session(result: TierResult, probed: bytes, threads: int | None, outputs: list[str]) -> Session:
+def _session(result: TierResult, probed: Probed, threads: int | None) -> Session:
+    model, outputs = probed.model, ["logit", *probed.names]
     if result.runtime == OPENVINO:
         from ..runtime.openvino_session import OpenvinoSession
 
-        return OpenvinoSession(probed, threads=threads, outputs=outputs)
+        return OpenvinoSession(model, threads=threads, outputs=outputs)
     if result.runtime == QONNX:
         from .qonnx_session import QonnxSession
 
-        return QonnxSession(probed, outputs=outputs)
-    optimize = result.tier == "deployed"
-    return OnnxSession(probed, optimize=optimize, threads=threads, outputs=outputs)
+        return QonnxSession(model, outputs=outputs)
+    library = require_library() if result.runtime == NATIVE else None
+    return OnnxSession(
+        model,
+        optimize=result.tier != "strict",
+        threads=threads,
+        outputs=outputs,
+        library=library,
+    )
 
 
 def _audit(
@@ -329,12 +355,27 @@ def _check_shape(what: str, ours: npt.NDArray[Any], theirs: npt.NDArray[Any]) ->
 
 
 def _runtime_of(bundle: Bundle, asked: str | None) -> str:
-    """What runs the deployed tier: ``asked``, or what the bundle was made for."""
+    """What runs the deployed tier: ``asked``, or what ``model.onnx`` was made for."""
+    if asked is None:
+        return bundle.runtime
     if bundle.runtime != QONNX:
         return runtime_of(bundle, asked)
     if asked is not None:
         raise ParityError(f"{bundle.path}: a QONNX model runs in qonnx alone; leave --runtime out")
     return QONNX
+
+
+def _native_model(bundle: Bundle, tiers: Sequence[str], asked: str | None) -> Path | None:
+    """The model for the native operators, where they are asked for, or built and nothing else is.
+
+    It is what runs on such a machine, so it belongs to what is deployed.
+    """
+    if asked == NATIVE:
+        require_library()
+        return bundle.native_path
+    if asked is not None or "deployed" not in tiers or library_path() is None:
+        return None
+    return bundle.native_path
 
 
 def verify_bundle(
@@ -376,8 +417,9 @@ def verify_bundle(
         tiers,
         threads,
         report,
-        runtime=ran_by,
+        runtime=ONNXRUNTIME if ran_by == NATIVE else ran_by,
         plan=opened.manifest.get("plan") or (),
+        native=_native_model(opened, tiers, runtime),
     )
     return VerifyResult(
         bundle=opened.path,

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 #: Metadata of a model whose code tensors are channels-last bytes, and their layout.
 _LAYOUT, _BYTES_LAST = "qmdd.codes", "uint8 NHWC"
+#: What follows the name of a code tensor that is written with a border (native operators).
+HALO = ".halo"
 #: Suffix of a code tensor's name; what stands before it is the layer's.
 SUFFIX = ".codes"
 
@@ -43,13 +45,36 @@ def code_tensors(model: onnx.ModelProto) -> dict[str, int]:
     plain = TensorProto.UINT8 if codes_are_last(model) else TensorProto.FLOAT
     found: dict[str, int] = {}
     for node in model.graph.node:
-        if not node.output[0].endswith(SUFFIX):
+        name = node.output[0].removesuffix(HALO)
+        if not name.endswith(SUFFIX):
             continue
-        found[node.output[0]] = plain
+        found[name] = plain
         if node.op_type == "QuantizeLinear":
             zero = node.input[2] if len(node.input) > 2 else ""
             found[node.output[0]] = types.get(zero, TensorProto.UINT8)
     return found
+
+
+def _crop(model: onnx.ModelProto) -> None:
+    """Make code tensors that are written with a border of padding (:data:`HALO`) without it, too.
+
+    Only probes read them so: the model's own layers need the border.
+    """
+    import numpy as np
+    from onnx import helper, numpy_helper
+
+    made = {out for node in model.graph.node for out in node.output}
+    for node in list(model.graph.node):
+        name = node.output[0].removesuffix(HALO)
+        if name == node.output[0] or name in made:
+            continue
+        halo = next(a.i for a in node.attribute if a.name == "out_halo")
+        limits = {"start": [halo] * 2, "end": [-halo] * 2, "axes": [1, 2]}
+        for what, value in limits.items():
+            stored = numpy_helper.from_array(np.array(value, dtype=np.int64), f"{name}.{what}")
+            model.graph.initializer.append(stored)
+        operands = [node.output[0], *(f"{name}.{what}" for what in limits)]
+        model.graph.node.append(helper.make_node("Slice", operands, [name], name=f"{name}/probe"))
 
 
 def layer_of(tensor: str) -> str:
@@ -85,6 +110,7 @@ def with_probes(path: str | os.PathLike[str], *, quantized: bool = True) -> Prob
     tensors = code_tensors(model)
     if quantized and not tensors:
         raise ParityError(f"{path}: no code tensors in it; qmdd did not export this model")
+    _crop(model)
     for name, kind in tensors.items():
         model.graph.output.append(helper.make_tensor_value_info(name, kind, None))
     return Probed(model.SerializeToString(), list(tensors), codes_are_last(model))

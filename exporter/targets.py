@@ -74,6 +74,7 @@ class Target:
         memory_gib: of the device; 0 if that varies.
         refused: why nothing can be made for it.
         min_side: of images, pixels, where its runtime needs more than our models do.
+        native: the passes of a second model, for our native operators, where it has one.
     """
 
     name: str
@@ -90,6 +91,7 @@ class Target:
     memory_gib: int = 0
     refused: str = ""
     min_side: int = SIDES["min_side"]
+    native: tuple[str, ...] = ()
 
 
 class _JetPack(NamedTuple):
@@ -263,6 +265,19 @@ _MODELS = (
             "row_constants",
             "row_strips",
         ),
+        native=(
+            *_FOLDS,
+            "channels_last",
+            "cell_stem",
+            "native_conv",
+            "native_pool",
+            "matmul_conv",
+            "slice_pools",
+            "max_prelu",
+            "byte_thresholds",
+            "transpose_rest",
+            "row_constants",
+        ),
         opsets=(21, 25),
         opset=21,
         claim="measured",
@@ -343,7 +358,13 @@ def _nearest(name: str) -> str:
 
 
 def passes_of(
-    target: Target, storage: str, opset: int, precision: str, *, microsoft: bool = False
+    target: Target,
+    storage: str,
+    opset: int,
+    precision: str,
+    *,
+    microsoft: bool = False,
+    native: bool = False,
 ) -> list[tuple[str, Pass]]:
     """The target's passes, ready to call, with their names.
 
@@ -352,10 +373,12 @@ def passes_of(
         opset: of the result.
         precision: ``int8`` or ``int4``, of an engine.
         microsoft: with those that write ONNX Runtime's own operators, where the form has such.
+        native: those of the model for our native operators.
     """
     from .passes.block_head import block_head
     from .passes.byte_stem import byte_stem
     from .passes.byte_thresholds import byte_thresholds
+    from .passes.cell_stem import cell_stem
     from .passes.channels_last import channels_last
     from .passes.constant_stem import constant_stem
     from .passes.engine_lookup import engine_lookup
@@ -368,6 +391,8 @@ def passes_of(
     from .passes.lower_thresholds import lower_thresholds
     from .passes.matmul_conv import matmul_conv
     from .passes.max_prelu import max_prelu
+    from .passes.native_conv import native_conv
+    from .passes.native_pool import native_pool
     from .passes.pack_weights import pack_weights
     from .passes.pad_codes import pad_codes
     from .passes.pool_first import pool_first
@@ -402,6 +427,9 @@ def passes_of(
         "hold_fusions": hold_fusions,
         "constant_stem": constant_stem,
         "channels_last": channels_last,
+        "cell_stem": cell_stem,
+        "native_conv": native_conv,
+        "native_pool": native_pool,
         "matmul_conv": matmul_conv(storage, opset),
         "slice_pools": slice_pools,
         "max_prelu": max_prelu,
@@ -415,7 +443,7 @@ def passes_of(
         "engine_lookup": engine_lookup,
         "engine_thresholds": engine_thresholds,
     }
-    names = list(target.passes)
+    names = list(target.native if native else target.passes)
     if microsoft and target.form == "cpu":
         names.insert(names.index("row_constants"), "scaled_products")
     return [(name, known[name]) for name in names]

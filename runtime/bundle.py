@@ -22,6 +22,8 @@ from .files import sha256_of
 SCHEMA = 1
 MANIFEST = "manifest.json"
 MODEL = "model.onnx"
+#: The same model for our native operators, in bundles for CPUs.
+NATIVE_MODEL = "model.native.onnx"
 GOLDEN = "parity/golden.safetensors"
 #: A larger manifest is refused unread.
 MAX_MANIFEST_BYTES = 4 << 20
@@ -92,6 +94,11 @@ class Bundle:
     def model_path(self) -> Path:
         """The ONNX file."""
         return self.path / MODEL
+
+    @property
+    def native_path(self) -> Path | None:
+        """The ONNX file for the native operators, ``None`` in a bundle without one."""
+        return self.path / NATIVE_MODEL if NATIVE_MODEL in self.manifest["files"] else None
 
     @property
     def golden_path(self) -> Path | None:

@@ -109,6 +109,7 @@ class OnnxSession(Session):
         optimize: ONNX Runtime's graph optimiser, all of it or (the strict tier) none.
         threads: threads inside an operator; default: one for each core this process may use.
         outputs: the graph outputs that :meth:`run` fetches; default: all.
+        library: of further operators (:mod:`.native`).
 
     Raises:
         SessionError: ONNX Runtime is missing or refuses the model, or it has another input.
@@ -121,6 +122,7 @@ class OnnxSession(Session):
         optimize: bool = True,
         threads: int | None = None,
         outputs: list[str] | None = None,
+        library: Path | None = None,
     ) -> None:
         try:
             ort: Any = import_module("onnxruntime")  # it ships no types
@@ -136,6 +138,8 @@ class OnnxSession(Session):
         options.intra_op_num_threads = self._threads
         options.inter_op_num_threads = 1
         try:
+            if library is not None:
+                options.register_custom_ops_library(str(library))
             self._session = ort.InferenceSession(
                 model if isinstance(model, bytes) else str(model),
                 options,

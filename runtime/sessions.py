@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+from . import native
 from .bundle import Bundle
 from .errors import SessionError
 from .session import OnnxSession, Session
 
 ONNXRUNTIME, OPENVINO = "onnxruntime", "openvino"
+#: ONNX Runtime with our own operators, where a bundle has a model for them.
+NATIVE = "native"
 #: Executes models for FPGA flows; for verification only (it lives in the exporter's room).
 QONNX = "qonnx"
 #: Runtimes that score images; any of them can be asked for.
-RUNTIMES = (ONNXRUNTIME, OPENVINO)
+RUNTIMES = (ONNXRUNTIME, NATIVE, OPENVINO)
 
 
 def runtime_of(bundle: Bundle, asked: str | None = None) -> str:
     """The runtime for ``bundle``: ``asked``, or by default its own.
+
+    A bundle with a model for the native operators runs there, if they are built.
 
     Raises:
         SessionError: a runtime that there is not, or a bundle that none of them can run.
@@ -26,6 +31,13 @@ def runtime_of(bundle: Bundle, asked: str | None = None) -> str:
         )
     if asked is not None and asked not in RUNTIMES:
         raise SessionError(f"no runtime {asked!r}; there are {', '.join(RUNTIMES)}")
+    if asked is None and bundle.native_path is not None and native.library_path() is not None:
+        return NATIVE
+    if asked == NATIVE and bundle.native_path is None:
+        raise SessionError(
+            f"{bundle.path}: has no model for the native operators; export the checkpoint with "
+            "--target cpu"
+        )
     return asked or bundle.runtime
 
 
@@ -46,8 +58,12 @@ def open_session(
     Raises:
         SessionError: the runtime is missing or refuses the model.
     """
-    if runtime_of(bundle, runtime) == OPENVINO:
+    chosen = runtime_of(bundle, runtime)
+    if chosen == OPENVINO:
         from .openvino_session import OpenvinoSession
 
         return OpenvinoSession(bundle.model_path, threads=threads, outputs=outputs)
+    if chosen == NATIVE and bundle.native_path is not None:
+        library = native.require_library()
+        return OnnxSession(bundle.native_path, threads=threads, outputs=outputs, library=library)
     return OnnxSession(bundle.model_path, threads=threads, outputs=outputs)

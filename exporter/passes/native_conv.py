@@ -1,6 +1,6 @@
 """Quantised convolutions as operators of our own native library, up to the next layer's codes.
 
-``QuantConv`` computes on codes what one layer and the quantizer behind it compute (paper Eq. 6-11)::
+``QuantConv`` computes on codes what one layer and the quantizer behind it do (paper Eq. 6-11)::
 
     acc = sum of code * weight        integers
     z   = acc * m + b                 one multiplication, one addition
@@ -30,6 +30,7 @@ import numpy as np
 import onnx_graphsurgeon as gs
 
 from ..multithreshold import DOMAIN
+from ..probes import HALO
 from .base import (
     Outcome,
     ascending,
@@ -47,8 +48,6 @@ from .codebook import codebook_of
 
 #: Names of the native operators.
 NATIVE_OPS = ("QuantConv", "Threshold", "Cells")
-#: What follows a code tensor's name where it is written with its border.
-HALO = ".halo"
 #: The library's own bounds (runtime/native).
 _MAX_THRESHOLDS, _MAX_ADDENDS, _MAX_POOL, _MAX_BITS = 255, 2, 8, 8
 _PIXEL_TOP, _FLOAT = 255, 1
@@ -125,13 +124,10 @@ def _match(conv: gs.Node, claimed: set[int]) -> _Layer | str:
         return "its weights pass 8 bits"
     if source.op == "MultiThreshold" and not _table_fits(source):
         return "its input has too many thresholds"
-    multiplied = _only_reader(conv.outputs[0], "Mul")
-    multiplier = _row(multiplied, conv.outputs[0], weights.shape[0])
-    added = _only_reader(multiplied.outputs[0], "Add") if multiplied is not None else None
-    bias = _row(added, multiplied.outputs[0], weights.shape[0]) if multiplied is not None else None
-    if multiplier is None or bias is None or added is None:
-        return "no multiplier and bias follow it"
-    layer = _Layer(conv, source, zero, weights, multiplier, bias, added.outputs[0])
+    outputs = weights.shape[0]
+    multiplier, end = _constant_after("Mul", conv.outputs[0], outputs, 1)
+    bias, end = _constant_after("Add", end, outputs, 0)
+    layer = _Layer(conv, source, zero, weights, multiplier, bias, end)
     _fuse_addends(layer, claimed)
     if not layer.addends:
         _fuse_pool(layer)
@@ -165,6 +161,21 @@ def _only_reader(tensor: gs.Tensor, *ops: str) -> gs.Node | None:
     return tensor.outputs[0]
 
 
+def _constant_after(
+    op: str, tensor: gs.Tensor, channels: int, neutral: float
+) -> tuple[np.ndarray, gs.Tensor]:
+    """What alone is done to ``tensor``, one number a channel, and the result; else ``neutral``.
+
+    Where a chain was folded whole, thresholds are compared with the sums themselves: times 1 plus 0
+    leaves them as they are.
+    """
+    node = _only_reader(tensor, op)
+    row = _row(node, tensor, channels)
+    if node is None or row is None:
+        return np.full(channels, neutral, dtype=np.float32), tensor
+    return row, node.outputs[0]
+
+
 def _row(node: gs.Node | None, data: gs.Tensor, channels: int) -> np.ndarray | None:
     """The constant operand of ``node`` beside ``data``, one number a channel."""
     if node is None:
@@ -192,7 +203,9 @@ def _fuse_addends(layer: _Layer, claimed: set[int]) -> None:
 def _scaled(tensor: gs.Tensor) -> tuple[gs.Tensor, float]:
     """``tensor`` as another one times a number."""
     product = producer(tensor, "Mul")
-    for index in (0, 1) if product is not None else ():
+    if product is None:
+        return tensor, 1.0
+    for index in (0, 1):
         value = constant(product.inputs[index])
         if value is not None and value.size == 1 and value.dtype == np.float32:
             return product.inputs[1 - index], float(value.reshape(()))

@@ -15,6 +15,7 @@ namespace {
 constexpr int64_t kRows = 8;
 // Pixels of rows that are computed at once.
 constexpr int64_t kMaxGather = 256;
+constexpr int64_t kMaxPool = 8;
 // Two products of a code and a weight of which the sum may pass INT16.
 constexpr int32_t kInt16Pair = 32767 / 2;
 
@@ -26,13 +27,12 @@ std::vector<int32_t> unpack(const ConvSpec& spec, const ConvData& data, size_t c
   std::vector<int32_t> weights(count);
   const size_t bits = size_t(spec.bits);
   if (data.weight_bytes != (count * bits + 7) / 8) refuse("weights: wrong number of bytes");
+  const uint32_t mask = (1u << bits) - 1;
   for (size_t i = 0; i < count; ++i) {
-    uint32_t index = 0;
-    for (size_t b = 0; b < bits; ++b) {
-      const size_t at = i * bits + b;
-      index |= uint32_t(data.weights[at / 8] >> (at % 8) & 1) << b;
-    }
-    weights[i] = int32_t(spec.first) + int32_t(spec.step) * int32_t(index);
+    const size_t byte = i * bits / 8;
+    uint32_t two = data.weights[byte];  // an index lies in two bytes at most
+    if (byte + 1 < data.weight_bytes) two |= uint32_t(data.weights[byte + 1]) << 8;
+    weights[i] = int32_t(spec.first) + int32_t(spec.step) * int32_t(two >> (i * bits % 8) & mask);
   }
   return weights;
 }
@@ -72,9 +72,10 @@ void expect(const FinishArgs& f) {
   }
 }
 
-// Memory of this thread for sums.
-int32_t* scratch(int64_t count) {
-  thread_local std::vector<int32_t, Aligned<int32_t>> kept;
+// Memory of this thread.
+template <class T>
+T* scratch(int64_t count) {
+  thread_local std::vector<T, Aligned<T>> kept;
   if (int64_t(kept.size()) < count) kept.resize(size_t(count));
   return kept.data();
 }
@@ -122,7 +123,7 @@ void check(const ConvSpec& spec, const ConvData& data) {
     refuse("a table has one row, or one a channel");
   if (spec.factors.size() > 2) refuse("at most two addends");
   if (spec.pool_size > 0) {
-    if (!within(spec.pool_size, 1, 8) || !within(spec.pool_stride, 1, 8) ||
+    if (!within(spec.pool_size, 1, kMaxPool) || !within(spec.pool_stride, 1, kMaxPool) ||
         !within(spec.pool_pad, 0, spec.pool_size - 1))
       refuse("a pooling window has sides of 1 to 8 and less padding than that");
     if (!spec.factors.empty()) refuse("no addends in front of a pooling");
@@ -185,18 +186,18 @@ void Conv::pack_dense(const std::vector<int32_t>& weights) {
   std::vector<int8_t> bytes(size_t(panels_ * panel_bytes_), 0);
   for (int64_t out = 0; out < spec_.out_channels; ++out) {
     int8_t* at = bytes.data() + out / panel * panel_bytes_ + out % panel * 4;
-    for (int64_t tap = 0; tap < window; ++tap) {
+    const int32_t* from = weights.data() + out * window * spec_.in_channels;
+    for (int64_t tap = 0; tap < window; ++tap, from += spec_.in_channels) {
+      const int64_t row = tap / spec_.kernel[1], column = tap % spec_.kernel[1];
+      const int64_t k0 = row * run_ + column * cell_;  // a multiple of 4
       for (int64_t c = 0; c < spec_.in_channels; ++c) {
-        const int32_t w = weights[size_t((out * window + tap) * spec_.in_channels + c)];
-        const int64_t row = tap / spec_.kernel[1], column = tap % spec_.kernel[1];
-        const int64_t k = row * run_ + column * cell_ + c;
-        const int64_t place = k / 4 * 4 * panel + k % 4;
+        int8_t* place = at + (k0 + c / 4 * 4) * panel + c % 4;
         if (parts_ == 1) {
-          at[place] = int8_t(w);
+          *place = int8_t(from[c]);
         } else {
-          const int32_t high = (w + (w >= 0 ? 8 : -8)) / part_base_;
-          at[place] = int8_t(high);
-          at[part_size + place] = int8_t(w - high * part_base_);
+          const int32_t high = (from[c] + (from[c] >= 0 ? 8 : -8)) / part_base_;
+          *place = int8_t(high);
+          place[part_size] = int8_t(from[c] - high * part_base_);
         }
       }
     }
@@ -229,15 +230,21 @@ void Conv::narrow(const std::vector<int8_t>& bytes) {
   const int64_t each = 8 / stored_bits_;
   blocks_ = (panel_bytes_ + 64 * each - 1) / (64 * each);
   panels_data_.assign(size_t(panels_ * blocks_ * 64), 0);
-  for (int64_t i = 0; i < panels_ * panel_bytes_; ++i) {
-    const int64_t panel = i / panel_bytes_, at = i % panel_bytes_;
-    const int64_t up = bytes[size_t(i)] - spec_.first;
+  uint8_t index_of[256];
+  for (int value = -128; value < 128; ++value) {
+    const int64_t up = value - spec_.first;
     const bool is_level = up >= 0 && up % spec_.step == 0 && up / spec_.step < levels;
     // Without gaps, what is no level belongs to a channel that is not there.
-    const int64_t index = is_level ? up / spec_.step : gaps ? levels : 0;
-    const int64_t block = at / (64 * each), lane = at / 64 % each;
-    panels_data_[size_t((panel * blocks_ + block) * 64 + at % 64)] |=
-        int8_t(index << (stored_bits_ * lane));
+    index_of[uint8_t(value)] = uint8_t(is_level ? up / spec_.step : gaps ? levels : 0);
+  }
+  for (int64_t panel = 0; panel < panels_; ++panel) {
+    const int8_t* from = bytes.data() + panel * panel_bytes_;
+    for (int64_t at = 0; at < panel_bytes_; at += 64) {
+      int8_t* to = panels_data_.data() + (panel * blocks_ + at / 64 / each) * 64;
+      const int shift = int(at / 64 % each) * stored_bits_;
+      const int64_t end = std::min<int64_t>(64, panel_bytes_ - at);
+      for (int64_t j = 0; j < end; ++j) to[j] |= int8_t(index_of[uint8_t(from[at + j])] << shift);
+    }
   }
 }
 
@@ -351,92 +358,100 @@ void Conv::sums(const View& view, int64_t image, int64_t row, int64_t column, in
                 weights, run_, parts_, part_base_, wide_, count, acc});
 }
 
+FinishArgs Conv::finish_args(int64_t first) const {
+  FinishArgs f{};
+  f.channels = std::min<int64_t>(kernels_.panel, spec_.out_channels - first);
+  if (!offset_.empty()) f.offset = offset_.data() + first;
+  f.multiplier = multiplier_.data() + first;
+  f.bias = bias_.data() + first;
+  f.addend_count = int(spec_.factors.size());
+  for (int i = 0; i < f.addend_count; ++i) f.factors[i] = spec_.factors[size_t(i)];
+  f.relu = spec_.relu != 0;
+  if (!slope_.empty()) {
+    f.shift_in = shift_in_.data() + first;
+    f.slope = slope_.data() + first;
+    f.shift_out = shift_out_.data() + first;
+  }
+  f.table = table_.data() + first;
+  f.table_stride = width_;
+  f.thresholds = spec_.thresholds;
+  return f;
+}
+
+void Conv::place(FinishArgs& f, const ConvTensors& tensors, Extent out, int64_t image, int64_t row,
+                 int64_t column, int64_t first) const {
+  const int64_t channels = spec_.out_channels, halo = spec_.out_halo;
+  const int64_t at = ((image * out.height + row) * out.width + column) * channels + first;
+  f.pixel = channels;
+  for (int i = 0; i < f.addend_count; ++i) f.addends[i] = tensors.addends[size_t(i)] + at;
+  f.z = tensors.z == nullptr ? nullptr : tensors.z + at;
+  if (tensors.codes == nullptr) return;
+  const int64_t line = out.width + 2 * halo;
+  const int64_t pixel = (image * (out.height + 2 * halo) + row + halo) * line + halo + column;
+  f.codes = tensors.codes + pixel * channels + first;
+}
+
 void Conv::run_rows(const View& view, const ConvTensors& tensors, const Parallel& parallel) const {
   struct Work {
     const Conv& conv;
     const View& view;
     const ConvTensors& tensors;
-    int64_t blocks;  // of rows, over all images
-    int64_t per_image;
+    int64_t blocks, per_image;  // of rows
+    int64_t at_once;            // rows
   };
   const int64_t per_image = (view.out.height + kRows - 1) / kRows;
-  Work work{*this, view, tensors, per_image * tensors.n, per_image};
+  // Rows too narrow for the kernels are computed as one long row, with the pixels between them.
+  int64_t at_once = 1;
+  const int64_t step = view.row * spec_.stride[0];
+  if (!depthwise_ && view.out.width < kernels_.gather_below && step % view.column == 0) {
+    at_once = std::max<int64_t>(1, (kMaxGather - view.out.width) / (step / view.column) + 1);
+  }
+  Work work{*this, view, tensors, per_image * tensors.n, per_image, at_once};
   // A panel's items follow each other: its weights stay in the cache.
   parallel.run(
       parallel.context,
       [](void* user, size_t index) {
         const Work& w = *static_cast<Work*>(user);
         const Conv& conv = w.conv;
-        const ConvSpec& s = conv.spec_;
+        const Kernels& kernels = conv.kernels_;
         const int64_t panel = int64_t(index) / w.blocks, block = int64_t(index) % w.blocks;
         const int64_t image = block / w.per_image, row0 = block % w.per_image * kRows;
-        const int64_t row1 = std::min(row0 + kRows, w.view.out.height);
-        const int64_t first = panel * conv.kernels_.panel, halo = s.out_halo;
         const Extent out = w.view.out;
-        alignas(64) int32_t acc[kMaxSpan * kMaxPanel];
+        const int64_t row1 = std::min(row0 + kRows, out.height);
+        const int64_t first = panel * kernels.panel;
+        const Session session(kernels);
         const int8_t* weights = conv.weights_of(panel);
-        FinishArgs f{};
+        FinishArgs f = conv.finish_args(first);
+        if (w.at_once > 1) {
+          const int64_t pitch = w.view.row * conv.spec_.stride[0] / w.view.column;
+          int32_t* acc = scratch<int32_t>(kMaxGather * kernels.panel);
+          f.count = out.width;
+          for (int64_t row = row0; row < row1; row += w.at_once) {
+            const int64_t end = std::min(row + w.at_once, row1);
+            for (int64_t r = row; r < end; ++r) {
+              conv.place(f, w.tensors, out, image, r, 0, first);
+              expect(f);
+            }
+            const int64_t count = (end - 1 - row) * pitch + out.width;
+            conv.sums(w.view, image, row, 0, count, panel, weights, acc);
+            for (int64_t r = row; r < end; ++r) {
+              conv.place(f, w.tensors, out, image, r, 0, first);
+              f.acc = acc + (r - row) * pitch * kernels.panel;
+              kernels.finish(f);
+            }
+          }
+          return;
+        }
+        alignas(64) int32_t acc[kMaxSpan * kMaxPanel];
         f.acc = acc;
-        f.channels = std::min<int64_t>(conv.kernels_.panel, s.out_channels - first);
-        if (!conv.offset_.empty()) f.offset = conv.offset_.data() + first;
-        f.multiplier = conv.multiplier_.data() + first;
-        f.bias = conv.bias_.data() + first;
-        f.addend_count = int(w.tensors.addends.size());
-        for (int i = 0; i < f.addend_count; ++i) f.factors[i] = s.factors[size_t(i)];
-        f.relu = s.relu != 0;
-        if (!conv.slope_.empty()) {
-          f.shift_in = conv.shift_in_.data() + first;
-          f.slope = conv.slope_.data() + first;
-          f.shift_out = conv.shift_out_.data() + first;
-        }
-        f.table = conv.table_.data() + first;
-        f.table_stride = conv.width_;
-        f.thresholds = s.thresholds;
-        f.pixel = s.out_channels;
-        const auto finish = [&](int64_t row, int64_t column, int64_t count, const int32_t* sums) {
-          const int64_t pixel = (image * out.height + row) * out.width + column;
-          const int64_t at = pixel * s.out_channels + first;
-          f.acc = sums;
-          f.count = count;
-          for (int i = 0; i < f.addend_count; ++i) {
-            f.addends[i] = w.tensors.addends[size_t(i)] + at;
+        for (int64_t row = row0; row < row1; ++row) {
+          for (int64_t column = 0; column < out.width; column += kernels.span) {
+            f.count = std::min<int64_t>(kernels.span, out.width - column);
+            conv.place(f, w.tensors, out, image, row, column, first);
+            expect(f);
+            conv.sums(w.view, image, row, column, f.count, panel, weights, acc);
+            kernels.finish(f);
           }
-          f.z = w.tensors.z == nullptr ? nullptr : w.tensors.z + at;
-          if (w.tensors.codes != nullptr) {
-            const int64_t place =
-                (image * (out.height + 2 * halo) + row + halo) * (out.width + 2 * halo) + halo +
-                column;
-            f.codes = w.tensors.codes + place * s.out_channels + first;
-          }
-          if (sums != nullptr) conv.kernels_.finish(f);
-          else expect(f);
-        };
-        const Session session(conv.kernels_);
-        const int64_t pitch = w.view.row * s.stride[0] / w.view.column;
-        int64_t at_once = 1;
-        if (!conv.depthwise_ && out.width < conv.kernels_.gather_below &&
-            w.view.row * s.stride[0] % w.view.column == 0) {
-          at_once = std::max<int64_t>(1, (kMaxGather - out.width) / pitch + 1);
-        }
-        for (int64_t row = row0; row < row1;) {
-          const int64_t rows = std::min(at_once, row1 - row);
-          if (rows > 1) {
-            int32_t* gathered = scratch(kMaxGather * conv.kernels_.panel);
-            for (int64_t r = 0; r < rows; ++r) finish(row + r, 0, out.width, nullptr);
-            conv.sums(w.view, image, row, 0, (rows - 1) * pitch + out.width, panel, weights,
-                      gathered);
-            for (int64_t r = 0; r < rows; ++r) {
-              finish(row + r, 0, out.width, gathered + r * pitch * conv.kernels_.panel);
-            }
-          } else {
-            for (int64_t column = 0; column < out.width; column += conv.kernels_.span) {
-              const int64_t count = std::min<int64_t>(conv.kernels_.span, out.width - column);
-              finish(row, column, count, nullptr);
-              conv.sums(w.view, image, row, column, count, panel, weights, acc);
-              finish(row, column, count, acc);
-            }
-          }
-          row += rows;
         }
       },
       size_t(panels_ * work.blocks), &work);
@@ -449,83 +464,65 @@ void Conv::run_pooled(const View& view, const ConvTensors& tensors,
     const View& view;
     const ConvTensors& tensors;
     Extent out;
-    int64_t blocks;
+    int64_t blocks, per_image;  // of rows
   };
   const ConvSpec& spec = spec_;
   const int64_t grown = 2 * spec.pool_pad - spec.pool_size;
   const Extent out{(view.out.height + grown) / spec.pool_stride + 1,
                    (view.out.width + grown) / spec.pool_stride + 1};
-  Work work{*this, view, tensors, out, (out.height + kRows - 1) / kRows};
+  const int64_t per_image = (out.height + kRows - 1) / kRows;
+  Work work{*this, view, tensors, out, per_image * tensors.n, per_image};
   parallel.run(
       parallel.context,
       [](void* user, size_t index) {
         const Work& w = *static_cast<Work*>(user);
         const Conv& conv = w.conv;
         const ConvSpec& s = conv.spec_;
-        const int64_t image = int64_t(index) / w.blocks, row0 = int64_t(index) % w.blocks * kRows;
+        const int64_t panel = int64_t(index) / w.blocks, block = int64_t(index) % w.blocks;
+        const int64_t image = block / w.per_image, row0 = block % w.per_image * kRows;
         const int64_t row1 = std::min(row0 + kRows, w.out.height);
-        const int64_t channels = s.out_channels, columns = w.view.out.width, halo = s.out_halo;
+        const int64_t first = panel * conv.kernels_.panel, columns = w.view.out.width;
         const Session session(conv.kernels_);
-        // A ring of the rows of one pooling window, each [columns, channels].
-        std::vector<float> ring(size_t(s.pool_size * columns * channels));
-        std::vector<float> pooled(size_t(w.out.width * channels));
+        const int8_t* weights = conv.weights_of(panel);
         alignas(64) int32_t acc[kMaxSpan * kMaxPanel];
+        FinishArgs sums = conv.finish_args(first);  // up to the pooling
+        const int64_t channels = sums.channels;
+        sums.acc = acc;
+        sums.pixel = channels;
+        FinishArgs f = conv.finish_args(first);  // and behind it
+        f.relu = false;
+        f.pixel_in = channels;
+        f.count = w.out.width;
+        // A ring of the rows of one pooling window, [columns, channels] each, then a pooled row:
+        // one panel's, so that they stay in the first cache.
+        const int64_t length = columns * channels;
+        float* ring = scratch<float>(s.pool_size * length + w.out.width * channels);
+        float* pooled = ring + s.pool_size * length;
         int64_t next = std::max<int64_t>(0, row0 * s.pool_stride - s.pool_pad);
         for (int64_t row = row0; row < row1; ++row) {
           const int64_t top = std::max<int64_t>(0, row * s.pool_stride - s.pool_pad);
           const int64_t bottom =
               std::min(w.view.out.height, row * s.pool_stride - s.pool_pad + s.pool_size);
           for (; next < bottom; ++next) {
-            float* line = ring.data() + next % s.pool_size * columns * channels;
-            for (int64_t panel = 0; panel < conv.panels_; ++panel) {
-              const int64_t first = panel * conv.kernels_.panel;
-              const int8_t* weights = conv.weights_of(panel);
-              FinishArgs f{};
-              f.acc = acc;
-              f.channels = std::min<int64_t>(conv.kernels_.panel, channels - first);
-              if (!conv.offset_.empty()) f.offset = conv.offset_.data() + first;
-              f.multiplier = conv.multiplier_.data() + first;
-              f.bias = conv.bias_.data() + first;
-              f.relu = s.relu != 0;
-              f.pixel = channels;
-              for (int64_t column = 0; column < columns; column += conv.kernels_.span) {
-                f.count = std::min<int64_t>(conv.kernels_.span, columns - column);
-                conv.sums(w.view, image, next, column, f.count, panel, weights, acc);
-                f.z = line + column * channels + first;
-                conv.kernels_.finish(f);
-              }
+            for (int64_t column = 0; column < columns; column += conv.kernels_.span) {
+              sums.count = std::min<int64_t>(conv.kernels_.span, columns - column);
+              conv.sums(w.view, image, next, column, sums.count, panel, weights, acc);
+              sums.z = ring + next % s.pool_size * length + column * channels;
+              conv.kernels_.finish(sums);
             }
           }
-          const float* lines[8];
+          const float* lines[kMaxPool];
           for (int64_t other = top; other < bottom; ++other) {
-            lines[other - top] = ring.data() + other % s.pool_size * columns * channels;
+            lines[other - top] = ring + other % s.pool_size * length;
           }
           conv.kernels_.pool({lines, bottom - top, columns, channels, s.pool_size, s.pool_stride,
-                              s.pool_pad, w.out.width, pooled.data()});
-          FinishArgs f{};
-          f.z_in = pooled.data();
-          f.pixel_in = f.pixel = channels;
-          f.count = w.out.width;
-          f.channels = channels;
-          if (!conv.slope_.empty()) {
-            f.shift_in = conv.shift_in_.data();
-            f.slope = conv.slope_.data();
-            f.shift_out = conv.shift_out_.data();
-          }
-          f.table = conv.table_.data();
-          f.table_stride = conv.width_;
-          f.thresholds = s.thresholds;
-          const int64_t at = (image * w.out.height + row) * w.out.width * channels;
-          f.z = w.tensors.z == nullptr ? nullptr : w.tensors.z + at;
-          if (w.tensors.codes != nullptr) {
-            const int64_t place =
-                (image * (w.out.height + 2 * halo) + row + halo) * (w.out.width + 2 * halo) + halo;
-            f.codes = w.tensors.codes + place * channels;
-          }
+                              s.pool_pad, w.out.width, pooled});
+          f.z_in = pooled;
+          conv.place(f, w.tensors, w.out, image, row, 0, first);
           conv.kernels_.finish(f);
         }
       },
-      size_t(tensors.n * work.blocks), &work);
+      size_t(panels_ * work.blocks), &work);
 }
 
 void fill_halo(uint8_t* codes, int64_t n, int64_t height, int64_t width, int64_t channels,

@@ -86,6 +86,10 @@ class Conv {
   void run_pooled(const View& view, const ConvTensors& tensors, const Parallel& parallel) const;
   void sums(const View& view, int64_t image, int64_t row, int64_t column, int64_t count,
             int64_t panel, const int8_t* weights, int32_t* acc) const;
+  // What `finish` is told of the panel that begins at channel `first`; then of a run of pixels.
+  FinishArgs finish_args(int64_t first) const;
+  void place(FinishArgs& f, const ConvTensors& tensors, Extent out, int64_t image, int64_t row,
+             int64_t column, int64_t first) const;
   // A panel's weights as bytes: in place, or expanded into memory of this thread.
   const int8_t* weights_of(int64_t panel) const;
   Extent conv_output(int64_t padded_height, int64_t padded_width) const;

@@ -5,15 +5,18 @@
 //   Threshold(x float, table) -> codes uint8        the codes of floats that no QuantConv made
 //   Cells(image uint8 [N, 3, H, W]) -> uint8 [N, H/2 + halo, W/2 + halo, channels]
 //             2x2 pixels side by side: the folded stem's convolution of them has stride 1
+//   MeanPool(x float) -> float                      averages of 1 or 2 pixels a side
 #include <algorithm>
 #include <cstdlib>
 #include <cstring>
 #include <exception>
 #include <memory>
+#include <mutex>
 #include <stdexcept>
 #include <string>
 
 #include "conv.h"
+#include "mean_pool.h"
 #include "ort_api.h"
 #include "pixel_cells.h"
 
@@ -115,10 +118,31 @@ const Kernels& kernels() {
   return *found;
 }
 
+// An item of work on any of ONNX Runtime's threads; what it throws (memory runs out) is kept, since
+// nothing may be thrown across that library.
+struct Items {
+  void (*body)(void*, size_t);
+  void* user;
+  std::mutex mutex;
+  std::exception_ptr error;
+
+  static void run(void* self, size_t index) noexcept {
+    Items& items = *static_cast<Items*>(self);
+    try {
+      items.body(items.user, index);
+    } catch (...) {
+      const std::lock_guard<std::mutex> lock(items.mutex);
+      items.error = std::current_exception();
+    }
+  }
+};
+
 void parallel_for(void* context, void (*body)(void*, size_t), size_t count, void* user) {
-  // As many batches as items: ONNX Runtime hands neighbouring ones to one thread.
-  check(ort::ParallelFor::of(g_api)(static_cast<const OrtKernelContext*>(context), body, count, 0,
-                                    user));
+  Items items{body, user, {}, {}};
+  // 0: it hands neighbouring items to one thread, in as many batches as it likes.
+  check(ort::ParallelFor::of(g_api)(static_cast<const OrtKernelContext*>(context), Items::run, count,
+                                    0, &items));
+  if (items.error) std::rethrow_exception(items.error);
 }
 
 struct QuantConv {
@@ -321,6 +345,33 @@ struct Cells {
   CellSpec spec_;
 };
 
+struct MeanPool {
+  static constexpr const char* name = "MeanPool";
+  static constexpr size_t inputs = 1, outputs = 1;
+  static OrtElementType input_type(size_t) { return kOrtFloat; }
+  static OrtArity input_arity(size_t) { return kOrtRequired; }
+  static OrtElementType output_type(size_t) { return kOrtFloat; }
+  static OrtArity output_arity(size_t) { return kOrtRequired; }
+
+  explicit MeanPool(const OrtKernelInfo* info) {
+    integers(info, "window", spec_.window);
+    spec_.round_up = integer(info, "round_up") != 0;
+    check_mean_pool(spec_);
+  }
+
+  void compute(OrtKernelContext* context) const {
+    const Tensor x = input(context, 0);
+    if (x.rank != 4) throw std::invalid_argument("x must be [n, height, width, channels]");
+    const Extent out = mean_pool_output(spec_, x.dims[1], x.dims[2]);
+    void* to = output(context, 0, {x.dims[0], out.height, out.width, x.dims[3]});
+    mean_pool(spec_, x.as<float>(), x.dims[0], x.dims[1], x.dims[2], x.dims[3],
+              static_cast<float*>(to), {context, parallel_for});
+  }
+
+ private:
+  MeanPoolSpec spec_;
+};
+
 // An operator of ONNX Runtime around one of the classes above.
 template <class Op>
 struct Registered : OrtCustomOp {
@@ -383,13 +434,15 @@ extern "C" __attribute__((visibility("default"))) OrtStatus* RegisterCustomOps(
   static const Registered<QuantConv> conv;
   static const Registered<Threshold> threshold;
   static const Registered<Cells> cells;
+  static const Registered<MeanPool> mean_pool;
   static OrtCustomOpDomain* domain = nullptr;
   if (domain == nullptr) {
     OrtCustomOpDomain* made = nullptr;
     if (OrtStatus* status = ort::CreateCustomOpDomain::of(api)("qmdd", &made)) return status;
     for (const OrtCustomOp* op : {static_cast<const OrtCustomOp*>(&conv),
                                   static_cast<const OrtCustomOp*>(&threshold),
-                                  static_cast<const OrtCustomOp*>(&cells)}) {
+                                  static_cast<const OrtCustomOp*>(&cells),
+                                  static_cast<const OrtCustomOp*>(&mean_pool)}) {
       if (OrtStatus* status = ort::CustomOpDomainAdd::of(api)(made, op)) return status;
     }
     domain = made;

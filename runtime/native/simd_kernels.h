@@ -67,13 +67,15 @@ struct SimdKernels {
   static void dot_any(const DotArgs& args) {
     const uint8_t* x = args.x;
     int32_t* acc = args.acc;
+    // As few tiles as will do, of nearly equal size.
     int64_t left = args.count;
-    for (; left >= V::pixels; left -= V::pixels) {
-      tile<V::pixels, Wide>(args, x, acc);
-      x += V::pixels * args.pixel;
-      acc += V::pixels * kPanel;
+    for (int64_t tiles = (left + V::pixels - 1) / V::pixels; tiles > 0; --tiles) {
+      const int64_t size = (left + tiles - 1) / tiles;
+      rest<V::pixels, Wide>(args, x, acc, size);
+      x += size * args.pixel;
+      acc += size * kPanel;
+      left -= size;
     }
-    if (left > 0) rest<V::pixels - 1, Wide>(args, x, acc, left);
   }
 
   template <int M, bool Wide>
