@@ -240,9 +240,13 @@ def _stem(form: Form, plain: bool) -> str:
     return form("MaxPool", sums, kernel_shape=[3, 3], strides=[2, 2], pads=[1] * 4)
 
 
-def _scaled(form: Form, plain: bool) -> str:
-    value = np.linspace(0.5, 2, CHANNELS, dtype=np.float32)
-    return form("Mul", "x", form.constant(value, np.float32) if plain else _row(form, value))
+def _scaled(channels: int) -> Callable[[Form, bool], str]:
+    value = np.linspace(0.5, 2, channels, dtype=np.float32)
+
+    def build(form: Form, plain: bool) -> str:
+        return form("Mul", "x", form.constant(value, np.float32) if plain else _row(form, value))
+
+    return build
 
 
 def _prelu(form: Form, plain: bool) -> str:
@@ -286,13 +290,32 @@ def _stage(form: Form, plain: bool) -> str:
     return xs[0] if plain else form("Concat", *xs, axis=1)
 
 
-#: By what is done: the plain form, what is written, and how each of the two is built.
-PAIRS: dict[str, tuple[str, str, Callable[[Form, bool], str]]] = {
-    "a constant a channel": ("[C]", "along a row", _scaled),
-    "PReLU": ("PRelu", "Max(x, slope * x)", _prelu),
-    "means of 2x2 neighbours": ("AveragePool between Transposes", "Slice, Gather, Add", _pooled),
-    "stem and its pooling": ("DequantizeLinear", "constant weights", _stem),
-    "two layers of the first stage": ("whole", "two strips", _stage),
+_FINEST = (1, SIDE, SIDE, CHANNELS)
+#: By what is done: the plain form, the other one, what both read, and how each is built.
+PAIRS: dict[str, tuple[str, str, tuple[int, ...], Callable[[Form, bool], str]]] = {
+    **{
+        f"a product with a constant of {channels} channels": (
+            "[C]",
+            "along a row",
+            (1, 4096 // channels, 4096 // channels, channels),
+            _scaled(channels),
+        )
+        for channels in (64, 128, 256)
+    },
+    "PReLU": ("PRelu", "Max(x, slope * x)", _FINEST, _prelu),
+    "means of 2x2 neighbours": (
+        "AveragePool between Transposes",
+        "Slice, Gather, Add",
+        _FINEST,
+        _pooled,
+    ),
+    "stem and its pooling": (
+        "DequantizeLinear",
+        "constant weights",
+        (1, 3, 4 * SIDE, 4 * SIDE),
+        _stem,
+    ),
+    "two layers of the first stage": ("whole", "two strips", _FINEST, _stage),
 }
 
 
@@ -300,8 +323,7 @@ def pair_rows(rounds: int) -> list[dict[str, Any]]:
     """Microseconds of pairs that do the same."""
     rng = np.random.default_rng(2)
     rows = []
-    for name, (plain, written, build) in PAIRS.items():
-        shape = (1, 3, 4 * SIDE, 4 * SIDE) if build is _stem else (1, SIDE, SIDE, CHANNELS)
+    for name, (plain, written, shape, build) in PAIRS.items():
         x = rng.integers(-255, 256, shape).astype(np.float32)
         forms = {}
         for way, is_plain in ((plain, True), (written, False)):

@@ -211,7 +211,7 @@ def cpu_parts() -> dict[str, str]:
         "portable": Table("", (*columns, *rest), rows, notes).markdown(),
         "portable-forms": _plain_table(forms["thresholds"]),
         "portable-columns": _plain_table(forms["columns"]),
-        "portable-pairs": Table("", ("what", "plain", "written"), pairs).markdown(),
+        "portable-pairs": Table("", ("what", "one form", "the other"), pairs).markdown(),
     }
 
 
