@@ -20,10 +20,11 @@ from .errors import ImageError, SessionError
 from .heap import give_back
 from .images import require_pillow
 from .inputs import Input
+from .machine import usable_cores
 from .ordered import ordered
 from .pixels import load_prepared, prepared
 from .preprocess import prepare
-from .session import Session, usable_cores
+from .session import Session
 from .sessions import open_session, runs_concurrently
 from .verdicts import Verdict, score_from_logit, verdict_from_score
 

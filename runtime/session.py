@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import abc
-import os
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import numpy.typing as npt
 
 from .contract import INPUT
 from .errors import SessionError, not_installed
+from .machine import usable_cores
 
 U8 = npt.NDArray[np.uint8]
 F32 = npt.NDArray[np.float32]
@@ -160,12 +160,10 @@ class OnnxSession(Session):
     def _fetch(self, images: U8) -> list[Array]:
         return list(self._session.run(list(self.outputs), {"image": images}))
 
-
-def usable_cores() -> int:
-    """How many cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    @property
+    def metadata(self) -> dict[str, str]:
+        """What the file's maker wrote about it: ONNX's ``metadata_props``."""
+        return dict(self._session.get_modelmeta().custom_metadata_map)
 
 
 def one_line(error: Exception) -> str:

@@ -56,6 +56,7 @@ def test_help_loads_no_library(process, args: list[str]) -> None:
         "build",
         "inspect",
         "verify",
+        "bench",
         "eval",
         "train",
         "calibrate",
