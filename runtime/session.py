@@ -30,9 +30,11 @@ class Session(abc.ABC):
 
     Attributes:
         outputs: names of the outputs that :meth:`run` fetches, in order.
+        concurrent: whether several threads may call :meth:`run` at once.
     """
 
     outputs: tuple[str, ...]
+    concurrent: bool = False
 
     def __init__(self, model: bytes | Path, threads: int | None) -> None:
         if threads is not None and threads < 1:
@@ -115,6 +117,8 @@ class OnnxSession(Session):
         SessionError: ONNX Runtime is missing or refuses the model, or it has another input.
     """
 
+    concurrent = True
+
     def __init__(
         self,
         model: bytes | Path,
@@ -137,6 +141,9 @@ class OnnxSession(Session):
         options.log_severity_level = _ERRORS_ONLY
         options.intra_op_num_threads = self._threads
         options.inter_op_num_threads = 1
+        # Planning memory for each size of image saves 5 % of the time where there are many small
+        # operators. With our own there are few: it saves nothing, and scatters memory.
+        options.enable_mem_pattern = library is None
         try:
             if library is not None:
                 options.register_custom_ops_library(str(library))
