@@ -35,7 +35,7 @@ def choices(target: Target) -> Iterator[dict[str, str]]:
     """The storages and precisions of a target, its defaults first."""
     yield {}
     if target.engine is None:
-        if target.name == "onnx":
+        if target.name in ("onnx", "cpu"):
             yield from ({"weights": storage} for storage in ("int8", "int4", "int2"))
         return
     yield from ({"weights": storage} for storage in target.engine.storages[1:])

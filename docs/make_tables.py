@@ -187,6 +187,49 @@ def benchmark_parts() -> dict[str, str]:
     return runpy.run_path(str(DOCS / "benchmark_tables.py"))["benchmark_parts"](_recorded)
 
 
+def cpu_parts() -> dict[str, str]:
+    """The portable form beside its twin, and the forms that it was chosen from."""
+    from qmdd.models.tables import Table
+
+    ratios, forms = _recorded("portable"), _recorded("portable_forms")
+    rows = [
+        (
+            f"{row['bits']}",
+            row["form"],
+            f"{row['ratio']:.3f}",
+            f"{ratios['bars'][str(row['bits'])]}" if row["form"] == "cpu" else "",
+            f"{row['ms']:.1f}",
+            f"{row['twin_ms']:.1f}",
+            f"{row['wrong_codes']} of {row['codes_compared']:,}",
+            f"{row['bytes']:,}",
+            f"{row['load_s']:.2f}",
+        )
+        for row in ratios["rows"]
+    ]
+    columns = ("bits", "target", "ratio", "bar", "ms", "twin, ms")
+    rest = ("wrong codes", "bytes", "load, s")
+    notes = [f"Measured {ratios['measured']}: {ratios['processor']}; {ratios['clock']}."]
+    pairs = [
+        (row["what"], *(f"{way}: {us:,.0f}" for way, us in row["forms"].items()))
+        for row in forms["pairs"]
+    ]
+    return {
+        "portable": Table("", (*columns, *rest), rows, notes).markdown(),
+        "portable-forms": _plain_table(forms["thresholds"]),
+        "portable-columns": _plain_table(forms["columns"]),
+        "portable-pairs": Table("", ("what", "one form", "the other"), pairs).markdown(),
+    }
+
+
+def _plain_table(rows: list[dict[str, Any]]) -> str:
+    """Rows of numbers under their own names."""
+    from qmdd.models.tables import Table
+
+    cells = [tuple(f"{value}" for value in row.values()) for row in rows]
+    return Table("", tuple(rows[0]), cells).markdown()
+
+
+#: What fills the generated parts of each document.
 def detect_parts() -> dict[str, str]:
     """The pipeline's measured figures."""
     from qmdd.models.tables import Table
@@ -247,6 +290,7 @@ def _pipeline_rows(run: dict[str, Any]) -> list[tuple[str, ...]]:
 #: What fills the generated parts of each document.
 DOCUMENTS: Mapping[str, Callable[[], dict[str, str]]] = {
     "benchmarks.md": benchmark_parts,
+    "cpu.md": cpu_parts,
     "detect.md": detect_parts,
     "efficiency.md": table4_parts,
     "estimate.md": estimate_parts,

@@ -263,6 +263,7 @@ _MODELS = (
             "byte_thresholds",
             "transpose_rest",
             "row_constants",
+            "row_strips",
         ),
         native=(
             *_FOLDS,
@@ -403,6 +404,7 @@ def passes_of(
         qonnx_weights,
     )
     from .passes.row_constants import row_constants
+    from .passes.row_strips import row_strips
     from .passes.scaled_products import scaled_products
     from .passes.slice_pools import slice_pools
     from .passes.transpose_rest import transpose_rest
@@ -435,6 +437,7 @@ def passes_of(
         "transpose_rest": transpose_rest,
         "scaled_products": scaled_products,
         "row_constants": row_constants,
+        "row_strips": row_strips,
         "engine_stem": engine_stem,
         "engine_weights": engine_weights(storage, precision, target.engine),
         "engine_lookup": engine_lookup,

@@ -73,6 +73,10 @@ class Columns:
         taken = insert(graph, "Gather", f"{name}.taken", [pixels, self._places[key]], {"axis": 1})
         return insert(graph, "Reshape", name, [taken, rows])
 
+    def places_of(self, grid: Grid, window: Window) -> gs.Tensor | None:
+        """Where windows on images of this grid lie, if that was computed."""
+        return self._places.get((grid, window))
+
     def _some(self, x: gs.Tensor, name: str, strides: tuple[int, int]) -> gs.Tensor:
         """Every so many rows and columns."""
         limits = (("start", [0, 0]), ("end", [_END, _END]), ("axes", [1, 2]), ("step", strides))

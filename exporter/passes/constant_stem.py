@@ -1,7 +1,7 @@
 """The stem's weights as a constant of floats, which ONNX Runtime lays out for its kernels once.
 
 Weights that come through DequantizeLinear are unpacked at every run, and the convolution is not
-blocked (measured: 5.4 ms against 2.9). DequantizeLinear is there because the optimiser would fold
+blocked (measured: twice the time). DequantizeLinear is there because the optimiser would fold
 the scale behind a convolution into constant weights, and sums of integers would be none any more.
 Where nothing but a max pooling reads the sums (:mod:`.pool_first`), there is no such scale: no
 optimiser moves a product through a maximum.

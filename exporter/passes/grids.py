@@ -19,11 +19,21 @@ _KEPT = frozenset({
 })  # fmt: skip
 
 
+#: Key under which a graph keeps its grids for passes that come when it is written otherwise.
+_NOTED = "qmdd_grids"
+
+
 class Grids:
-    """The grids of a graph whose convolutions and poolings are private nodes, in their order."""
+    """The grids of a graph whose convolutions and poolings are private nodes, in their order.
+
+    Attributes:
+        same: by the name of a tensor of places (:mod:`.columns`), the grid of the image and of what
+            a convolution makes there, where it is one.
+    """
 
     def __init__(self, graph: gs.Graph) -> None:
         self._known: dict[str, Grid] = {}
+        self.same: dict[str, Grid] = {}
         for node in graph.nodes:
             grid = self._of(node)
             for tensor in node.outputs:
@@ -64,3 +74,11 @@ class Grids:
         if ceil:
             beyond = tuple(b + s - 1 for b, s in zip(beyond, strides, strict=True))
         return (before, strides, beyond)
+
+
+def noted_grids(graph: gs.Graph) -> Grids:
+    """The grids of ``graph`` as they were when this was first asked."""
+    known: Grids | None = graph.__dict__.get(_NOTED)
+    if known is None:
+        known = graph.__dict__[_NOTED] = Grids(graph)
+    return known

@@ -42,7 +42,7 @@ from .byte_weights import codes_of, index_bytes
 from .channels_last import NHWC
 from .codebook import INT16_PAIR, codebook_of, largest_sum, parts_of
 from .columns import Columns, Window
-from .grids import Grids
+from .grids import noted_grids
 from .pack_weights import Plan
 
 _FLOAT, _UINT8, _INT32 = 1, 2, 6  # TensorProto data types
@@ -83,7 +83,7 @@ class _Rows:
 
     def __init__(self, graph: gs.Graph) -> None:
         self.graph = graph
-        self._grids, self._make = Grids(graph), Columns(graph)
+        self._grids, self._make = noted_grids(graph), Columns(graph)
         self._bytes: dict[str, gs.Tensor] = {}
         self._rows: dict[tuple[str, int, Window], gs.Tensor] = {}
 
@@ -98,14 +98,18 @@ class _Rows:
         window = Window.of(conv, (shape[2], shape[3]))
         key = (codes.name, zero, window)
         if key not in self._rows:
+            grid = self._grids.of(codes)
             self._rows[key] = self._make.of(
                 self._bytes[codes.name],
                 f"{conv.outputs[0].name}.columns",
                 window,
                 zero,
                 shape[1],
-                self._grids.of(codes),
+                grid,
             )
+            places = self._make.places_of(grid, window)
+            if places is not None and self._grids.of(conv.outputs[0]) == grid:
+                self._grids.same[places.name] = grid
         return self._rows[key], zero
 
 

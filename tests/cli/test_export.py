@@ -96,6 +96,7 @@ def test_export_passes_its_options_on(
         "weights": "int8",
         "opset": 21,
         "precision": None,
+        "microsoft": False,
         "verify": False,
         "force": True,
     }
@@ -374,3 +375,10 @@ def test_a_dialect_and_another_target_do_not_go_together(
     assert result.exit_code == 2
     assert says in " ".join(result.stderr.split())
     assert exporter.asked == {}
+
+
+def test_operators_of_microsoft_are_for_cpus(invoke) -> None:
+    """Elsewhere there is nothing that they could be put in for."""
+    result = invoke("export", "--target", "openvino", "--allow-microsoft")
+    assert result.exit_code == 2
+    assert "leave --allow-microsoft out" in " ".join(result.stderr.split())

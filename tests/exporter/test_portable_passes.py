@@ -35,6 +35,11 @@ from qmdd.models import Detector
 
 Array = npt.NDArray[Any]
 TARGET = find_target("cpu")
+#: Codes that convolutions read minus a zero.
+CENTRED = {"activation": "minmax", "weight": "minmax"}
+BINARY = {"activation": "binary", "weight": "binary"}
+#: The pass behind which a graph is as it is written.
+LAST = {"row_strips"}
 TraceOnce = Callable[[Detector], onnx.ModelProto]
 
 
@@ -43,12 +48,12 @@ def _ops(graph: gs.Graph) -> Counter[str]:
 
 
 @pytest.mark.parametrize(
-    ("arch", "bits", "options", "idle"),
+    ("arch", "bits", "options", "idle", "compared"),
     [
-        ("resnet23", 2, {}, set()),
-        ("resnet23", 4, {"activation": "minmax", "weight": "minmax"}, set()),
-        ("resnet23", 1, {"representation": "rgb", "cqb": False}, {"slice_pools"}),
-        ("mobilenetv2", 3, {}, {"pool_first", "constant_stem"}),
+        ("resnet23", 2, {}, set(), set()),
+        ("resnet23", 8, CENTRED, set(), {"matmul_conv", *LAST}),
+        ("resnet23", 2, {"representation": "rgb", "cqb": False}, {"slice_pools"}, LAST),
+        ("mobilenetv2", 1, BINARY, {"pool_first", "constant_stem", "row_strips"}, LAST),
     ],
     ids=["narrow", "centred", "rgb", "depthwise"],
 )
@@ -60,13 +65,21 @@ def test_every_pass_keeps_every_code(
     bits: int,
     options: dict[str, Any],
     idle: set[str],
+    compared: set[str],
 ) -> None:
-    """Pass by pass, without optimiser; each applies, and a second time it changes nothing."""
+    """Pass by pass, without optimiser; each applies, and a second time it changes nothing.
+
+    ``idle``: passes that find nothing in this network. ``compared``: those behind which it runs;
+    all, where none is named.
+    """
     graph = gs.import_onnx(trace_once(make_detector(arch, bits, **options)))
     images = np.random.default_rng(3).integers(0, 256, (2, 3, 38, 46), dtype=np.uint8)
     expected = graph_outputs(graph, images)
     for name, run in passes_of(TARGET, "own", 21, "int8"):
         assert bool(run(graph).applied) == (name not in idle), name
+        assert not run(graph).modified, name
+        if compared and name not in compared:
+            continue
         found = graph_outputs(graph, images)
         assert found.keys() == expected.keys(), name
         for layer, codes in expected.items():
@@ -74,7 +87,6 @@ def test_every_pass_keeps_every_code(
                 np.testing.assert_allclose(found[layer], codes, rtol=0, atol=1e-5)
             else:
                 np.testing.assert_array_equal(found[layer], codes, err_msg=f"{name}: {layer}")
-        assert not run(graph).modified, name
     left = _ops(graph)
     assert left["PRelu"] == 0
     assert not [node for node in graph.nodes if node.domain]
@@ -97,7 +109,8 @@ def test_products_read_constants_of_bytes(
     loaded = onnx.load(tmp_path / "optimized.onnx")
     kinds = {tensor.name: tensor.data_type for tensor in loaded.graph.initializer}
     products = [node for node in loaded.graph.node if node.op_type == "MatMulInteger"]
-    assert len(products) == dict(lowered.applied)["matmul_conv"]
+    applied = dict(lowered.applied)
+    assert len(products) == applied["matmul_conv"] + applied["row_strips"]
     assert {kinds[node.input[1]] for node in products} == {onnx.TensorProto.INT8}
     assert not [node for node in loaded.graph.node if node.op_type == "DequantizeLinear"]
 
@@ -368,12 +381,30 @@ def test_short_constants_are_written_out(
     np.testing.assert_array_equal(after, before)
 
 
+def test_strips_share_what_is_the_same(small: Detector, trace_once: TraceOnce) -> None:
+    """Two products for one, of the same weights; places cut once; codes joined under their name."""
+    plain = onnx_for_target(trace_once(small), TARGET, "own", 21)
+    graph = gs.import_onnx(plain.model)
+    applied = dict(plain.applied)
+    ops = _ops(graph)
+    assert ops["MatMulInteger"] == applied["matmul_conv"] + applied["row_strips"]
+    assert applied["row_strips"] >= 2
+    upper = [node for node in graph.nodes if node.op == "MatMulInteger"]
+    weights = Counter(node.inputs[1].name for node in upper)
+    assert sorted(weights.values())[-applied["row_strips"] :] == [2] * applied["row_strips"]
+    cut = [node for node in graph.nodes if node.op == "Split"]
+    assert len([node for node in cut if node.inputs[0].name.endswith(".places")]) == 1
+    joined = [n.outputs[0].name for n in graph.nodes if n.op == "Concat" and n.attrs["axis"] == 1]
+    codes = [name for name in joined if name.endswith(".codes")]
+    assert len(codes) >= applied["row_strips"]
+
+
 def test_only_a_pooled_stem_has_constant_weights(
-    make_detector: Callable[..., Detector], trace_once: TraceOnce
+    small: Detector, make_detector: Callable[..., Detector], trace_once: TraceOnce
 ) -> None:
     """Elsewhere the optimiser would fold the scale behind the sums into them."""
-    for arch, applied in (("resnet23", 1), ("mobilenetv2", 0)):
-        graph = gs.import_onnx(trace_once(make_detector(arch, 2)))
+    for detector, applied in ((small, 1), (make_detector("mobilenetv2", 1, **BINARY), 0)):
+        graph = gs.import_onnx(trace_once(detector))
         pool_first(graph)
         assert constant_stem(graph).applied == applied
         for conv in [node for node in graph.nodes if node.op == "Conv"]:
@@ -392,8 +423,9 @@ def test_microsofts_operators_on_demand(
         lowered = onnx_for_target(trace_once(small), TARGET, "own", 21, microsoft=microsoft)
         check_portable_graph(lowered.model, microsoft=microsoft)
         found = Counter(node.domain for node in lowered.model.graph.node)
-        assert found["com.microsoft"] == (dict(lowered.applied).get("scaled_products") or 0)
-        assert bool(found["com.microsoft"]) == microsoft
+        applied = dict(lowered.applied)
+        fused = applied["scaled_products"] + applied["row_strips"] if microsoft else 0
+        assert found["com.microsoft"] == fused
         for optimize in (False, True):
             logits += run_model(lowered.model, optimize=optimize, image=images)
     with pytest.raises(ExportError, match=r"an operator of com\.microsoft is left"):
