@@ -293,6 +293,7 @@ def _pipeline_rows(run: dict[str, Any]) -> list[tuple[str, ...]]:
     ]
 
 
+#: What fills the generated parts of each document.
 DOCUMENTS: Mapping[str, Callable[[], dict[str, str]]] = {
     "benchmarks.md": benchmark_parts,
     "cpu.md": cpu_parts,
