@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -129,6 +131,20 @@ def test_a_channel_with_its_own_kernel(kernels: str, zero: int) -> None:
 def test_threads_change_nothing(kernels: str) -> None:
     layer = layer_of(np.random.default_rng(5), side=40, channels=64, outputs=70)
     assert_equal(layer, threads=2)
+
+
+def test_one_session_run_by_several_threads_at_once(kernels: str) -> None:
+    """As ``qmdd detect`` does; each thread has memory of its own."""
+    random = np.random.default_rng(12)
+    layer = layer_of(random, side=24, channels=64, outputs=70)
+    session = session_of(model_of(layer))
+    inputs = [random.integers(0, 4, layer.x.shape).astype(np.uint8) for _ in range(24)]
+    wanted = [expected(dataclasses.replace(layer, x=x))[0] for x in inputs]
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda x: session.run(["codes"], {"x": x})[0], inputs))
+    for ours, codes in zip(found, wanted, strict=True):
+        assert codes is not None
+        np.testing.assert_array_equal(ours, codes)
 
 
 def test_numbers_that_are_none_reach_no_threshold(kernels: str) -> None:
