@@ -11,7 +11,6 @@ import dataclasses
 import math
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,6 +18,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from qmdd.exporter.roofline import ANY, Roofs
+from qmdd.runtime.machine import cache_bytes
 
 #: Makes a runtime's callable of a model; the callable runs it once on an input.
 Compile = Callable[[onnx.ModelProto], Callable[[np.ndarray], object]]
@@ -233,13 +233,6 @@ def bandwidths() -> tuple[float, float]:
     reading = large.nbytes / best_seconds(large.max)
     copying = 2 * small.nbytes / best_seconds(lambda: np.copyto(copy, small))
     return reading, copying
-
-
-def cache_bytes() -> int:
-    """Size of a core's second-level cache, as the system states it."""
-    path = Path("/sys/devices/system/cpu/cpu0/cache/index2/size")
-    text = path.read_text(encoding="ascii").strip()
-    return int(text[:-1]) * {"K": 1 << 10, "M": 1 << 20}[text[-1]]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,16 +10,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from qmdd.runtime.machine import processor
+
 RESULTS = Path(__file__).parent / "results"
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()
 
 
 def record(name: str, result: dict[str, Any]) -> None:
@@ -27,7 +20,7 @@ def record(name: str, result: dict[str, Any]) -> None:
     packages = ("torch", "onnx", "onnxruntime", "numpy", "onnx-graphsurgeon")
     data = {
         "measured": datetime.date.today().isoformat(),
-        "processor": f"{_processor()}, {os.cpu_count()} cores",
+        "processor": f"{processor()}, {os.cpu_count()} cores",
         "python": platform.python_version(),
         "versions": {package: metadata.version(package).split("+")[0] for package in packages},
         **result,

@@ -18,7 +18,8 @@ from ..runtime.detector import Verdict, verdict_from_score
 from ..runtime.errors import DataError, ImageError
 from ..runtime.folder import Sample
 from ..runtime.known_sets import generators_from_record
-from ..runtime.scoring import Subject, load_prepared
+from ..runtime.pixels import load_prepared
+from ..runtime.scoring import Subject
 from .errors import CalibrationError
 
 #: Images computed at once, if of one size.

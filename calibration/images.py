@@ -20,7 +20,8 @@ from ..runtime.contract import SIDES
 from ..runtime.errors import ImageError
 from ..runtime.folder import Sample, digest, scan
 from ..runtime.images import require_pillow
-from ..runtime.scoring import Unusable, load_prepared
+from ..runtime.pixels import load_prepared
+from ..runtime.scoring import Unusable
 from .errors import CalibrationError
 
 U8 = npt.NDArray[np.uint8]

@@ -24,6 +24,7 @@ EXTRAS = {
     "verify": "export",
     "build": "rtx",
     "inspect": "export",
+    "bench": "runtime",
     "detect": "runtime",
     "eval": "runtime",
     "train": "train",

@@ -24,6 +24,33 @@ def print_json(data: object) -> None:
     click.echo(json.dumps(_plain(data), indent=2, allow_nan=False))
 
 
+def print_json_line(data: object) -> None:
+    """The same on one line."""
+    click.echo(json.dumps(_plain(data), allow_nan=False))
+
+
+@contextlib.contextmanager
+def json_array() -> Iterator[Callable[[object], None]]:
+    """Yield a function that prints one more element of an array, in the form of `print_json`.
+
+    However the block ends, the array is closed: what has been printed is JSON.
+    """
+    count = 0
+
+    def add(data: object) -> None:
+        nonlocal count
+        text = json.dumps(_plain(data), indent=2, allow_nan=False).replace("\n", "\n  ")
+        # In one piece: an interruption finds it printed, or not.
+        click.echo(f"{',' if count else ''}\n  {text}", nl=False)
+        count += 1
+
+    try:
+        click.echo("[", nl=False)
+        yield add
+    finally:
+        click.echo("\n]" if count else "]")
+
+
 def _plain(value: Any) -> Any:
     if isinstance(value, float):
         return value if math.isfinite(value) else None
@@ -71,7 +98,10 @@ def stdout_is_terminal() -> bool:
 
 @contextlib.contextmanager
 def progress(*, shown: bool = True) -> Iterator[Report]:
-    """Yield ``report(what, done, total)``: a bar on stderr, silent where that is no terminal."""
+    """Yield ``report(what, done, total)``: a bar on stderr, silent where that is no terminal.
+
+    A total of 0 means that nobody knows it.
+    """
     if shown and sys.stderr is not None and sys.stderr.isatty():
         with _bar() as report:
             yield report
@@ -101,7 +131,7 @@ def _bar() -> Iterator[Report]:
     ) as bar:
         task = bar.add_task("starting", total=None)
         yield lambda what, done, total: bar.update(
-            task, description=what, completed=done, total=total
+            task, description=what, completed=done, total=total or None
         )
 
 

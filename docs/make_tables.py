@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import re
+import runpy
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -181,6 +182,11 @@ def _engine_matrix() -> str:
     return Table("", columns, rows).markdown()
 
 
+def benchmark_parts() -> dict[str, str]:
+    """The peers beside us, and how everything grows."""
+    return runpy.run_path(str(DOCS / "benchmark_tables.py"))["benchmark_parts"](_recorded)
+
+
 def cpu_parts() -> dict[str, str]:
     """The portable form beside its twin, and the forms that it was chosen from."""
     from qmdd.models.tables import Table
@@ -224,8 +230,67 @@ def _plain_table(rows: list[dict[str, Any]]) -> str:
 
 
 #: What fills the generated parts of each document.
+def detect_parts() -> dict[str, str]:
+    """The pipeline's measured figures."""
+    from qmdd.models.tables import Table
+
+    path = DOCS.parent / "benchmarks" / "results" / "pipeline.json"
+    run = json.loads(path.read_text(encoding="utf-8"))
+    rates = {
+        (case["threads"], case["batch"]): f"{case['images_a_second']:.0f}"
+        for case in run["by_batch"]
+    }
+    batches = sorted({batch for _, batch in rates})
+    rows = [
+        (f"{threads}", *(rates[threads, batch] for batch in batches))
+        for threads in sorted({threads for threads, _ in rates})
+    ]
+    columns = ("threads", *(f"batch {batch}" for batch in batches))
+    figures = Table("", ("what", "measured", "bar"), _pipeline_rows(run))
+    return {"batches": Table("", columns, rows).markdown(), "pipeline": figures.markdown()}
+
+
+def _pipeline_rows(run: dict[str, Any]) -> list[tuple[str, ...]]:
+    speed, memory, bars = run["speed"], run["memory"], run["bars"]
+
+    def ratio(way: str) -> str:
+        median, low, high = speed["pipeline_over"][way]
+        return f"{median:.2f} (quartiles {low:.2f}, {high:.2f})"
+
+    def rate(way: str) -> str:
+        return f"{speed['images_a_second'][way]:.0f}; {speed['cpu_ms_an_image'][way]:.1f} ms"
+
+    counts = " and at ".join(f"{one['images']:,}" for one in memory["runs"])
+    peaks = ", ".join(f"{one['peak_mib']:.0f}" for one in memory["runs"])
+    start = run["start"]
+    return [
+        (
+            f"{speed['images']:,} JPEG files of 256x256: images a second; CPU time an image",
+            rate("pipeline"),
+            "",
+        ),
+        ("the bare session with two threads", rate("session"), ""),
+        ("two bare runs side by side, a thread each", rate("side_by_side"), ""),
+        ("images a second over the bare session's", ratio("session"), f">= {bars['speed']:.2f}"),
+        ("over those of two bare runs side by side", ratio("side_by_side"), ""),
+        (f"peak memory at {counts} images, MiB", peaks, f"<= {bars['memory_mib']}"),
+        (
+            "the larger over the smaller",
+            f"{memory['largest_over_smallest']:.3f}",
+            f"<= {bars['memory_growth']:.2f}",
+        ),
+        (
+            "start of the command to where the session loads, s",
+            f"{start['seconds']:.2f}",
+            f"<= {bars['start_seconds']:.2f}",
+        ),
+    ]
+
+
 DOCUMENTS: Mapping[str, Callable[[], dict[str, str]]] = {
+    "benchmarks.md": benchmark_parts,
     "cpu.md": cpu_parts,
+    "detect.md": detect_parts,
     "efficiency.md": table4_parts,
     "estimate.md": estimate_parts,
     "targets.md": target_parts,

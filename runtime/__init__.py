@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from .detector import Detector, Verdict
     from .engine_session import EngineSession
     from .images import find_images, load_rgb
+    from .inputs import find_inputs
     from .session import OnnxSession
     from .sessions import open_session
 
@@ -25,6 +26,7 @@ _HOMES = {
     "OnnxSession": "session",
     "Verdict": "detector",
     "find_images": "images",
+    "find_inputs": "inputs",
     "load_rgb": "images",
     "open_session": "sessions",
 }
@@ -41,6 +43,7 @@ __all__ = [
     "SessionError",
     "Verdict",
     "find_images",
+    "find_inputs",
     "load_rgb",
     "open_session",
 ]

@@ -7,17 +7,21 @@ decoded, and every failure is one :class:`ImageError` that names the file.
 from __future__ import annotations
 
 import contextlib
+import io
 import os
+import re
 import stat
+import threading
 import warnings
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
 
 from .errors import ImageError, not_installed
+from .listing import walk
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -35,6 +39,8 @@ MAX_PIXELS = 64 * 1024 * 1024
 #: Larger files are refused unread: no image of MAX_PIXELS needs more, and some decoders read
 #: the whole file before they know the image's size.
 MAX_FILE_BYTES = 1 << 30
+#: Smaller files are read at once.
+_READ_AT_ONCE = 1 << 22
 
 
 def require_pillow() -> None:
@@ -53,10 +59,10 @@ def load_rgb(path: str | os.PathLike[str], max_pixels: int = MAX_PIXELS) -> Rgb:
     Raises:
         ImageError: missing, unreadable, not an image, truncated, or over ``max_pixels``.
     """
-    with _opened(path, max_pixels) as image:
+    with opened(path, max_pixels) as image:
         image.seek(0)
         image.load()
-        return _rgb_from_image(image)
+        return rgb_from_upright(upright(image))
 
 
 def image_size(path: str | os.PathLike[str], max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
@@ -65,12 +71,43 @@ def image_size(path: str | os.PathLike[str], max_pixels: int = MAX_PIXELS) -> tu
     Raises:
         ImageError: as :func:`load_rgb`, as far as the header shows it.
     """
-    with _opened(path, max_pixels) as image:
+    with opened(path, max_pixels) as image:
         return image.size
 
 
+class _Quiet:
+    """While any thread is inside, Pillow warns of nothing: what matters here is an error.
+
+    ``warnings.catch_warnings`` alone is not made for threads: whoever entered second and left last
+    would bring the first one's filters back for good.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._inside = 0
+        self._caught = warnings.catch_warnings()
+
+    def __enter__(self) -> None:
+        with self._lock:
+            self._inside += 1
+            if self._inside == 1:
+                self._caught = warnings.catch_warnings()
+                self._caught.__enter__()
+                for module in ("PIL", __name__):  # whom the warning is laid to
+                    warnings.filterwarnings("ignore", module=rf"{re.escape(module)}(\.|$)")
+
+    def __exit__(self, *_error: object) -> None:
+        with self._lock:
+            self._inside -= 1
+            if not self._inside:
+                self._caught.__exit__(None, None, None)
+
+
+_quiet = _Quiet()
+
+
 @contextlib.contextmanager
-def _opened(path: str | os.PathLike[str], max_pixels: int) -> Iterator[Image.Image]:
+def opened(path: str | os.PathLike[str], max_pixels: int = MAX_PIXELS) -> Iterator[Image.Image]:
     """The image, its header read; whatever fails while it is open is an :class:`ImageError`."""
     require_pillow()
     from PIL import Image, UnidentifiedImageError
@@ -79,12 +116,10 @@ def _opened(path: str | os.PathLike[str], max_pixels: int) -> Iterator[Image.Ima
     # A format that this build of Pillow does not know would end the search with a KeyError.
     formats = [name for name in FORMATS if name in Image.OPEN]
     try:
-        _check_file(path)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            with Image.open(path, formats=formats) as image:
-                _check_size(path, image.size, max_pixels)
-                yield image
+        size = _check_file(path)
+        with _quiet, _open_file(path, size) as file, Image.open(file, formats=formats) as image:
+            _check_size(path, image.size, max_pixels)
+            yield image
     except ImageError:
         raise
     except UnidentifiedImageError as error:
@@ -104,7 +139,15 @@ def _opened(path: str | os.PathLike[str], max_pixels: int) -> Iterator[Image.Ima
         raise ImageError(f"{path}: damaged image ({type(error).__name__}: {error})") from error
 
 
-def _check_file(path: str | os.PathLike[str]) -> None:
+@contextlib.contextmanager
+def _open_file(path: str | os.PathLike[str], size: int) -> Iterator[BinaryIO]:
+    """The file, or its bytes read at once: decoders read in many small steps, which is slower."""
+    with open(path, "rb") as file:
+        yield file if size > _READ_AT_ONCE else io.BytesIO(file.read(size))
+
+
+def _check_file(path: str | os.PathLike[str]) -> int:
+    """Its size in bytes."""
     status = os.stat(path)
     if stat.S_ISDIR(status.st_mode):
         listable = os.access(path, os.R_OK | os.X_OK)
@@ -116,6 +159,7 @@ def _check_file(path: str | os.PathLike[str]) -> None:
         raise ImageError(f"{path}: not a regular file; save the image to a file first")
     if status.st_size > MAX_FILE_BYTES:
         raise ImageError(f"{path}: larger than {MAX_FILE_BYTES >> 20} MiB; crop it first")
+    return status.st_size
 
 
 def _too_large(max_pixels: int) -> str:
@@ -128,34 +172,34 @@ def _check_size(path: str | os.PathLike[str], size: tuple[int, int], max_pixels:
         raise ImageError(f"{path}: {width}x{height} pixels is {_too_large(max_pixels)}")
 
 
-def _rgb_from_image(image: Image.Image) -> Rgb:
-    from PIL import ImageOps
+def upright(image: Image.Image) -> Image.Image:
+    """``image`` turned as its EXIF data says; itself where there is nothing to turn."""
+    from PIL import ExifTags, ImageOps
 
-    upright = ImageOps.exif_transpose(image)
-    if upright.mode.startswith("I"):  # 16 bits, also where Pillow holds them in 32
-        grey = np.clip(np.asarray(upright) >> 8, 0, 255).astype(np.uint8)
+    turned = image.getexif().get(ExifTags.Base.Orientation, 1) != 1
+    return ImageOps.exif_transpose(image) if turned else image
+
+
+def rgb_from_upright(image: Image.Image) -> Rgb:
+    """Pixels uint8 ``[H, W, 3]`` of a decoded image in any mode."""
+    if image.mode.startswith("I"):  # 16 bits, also where Pillow holds them in 32
+        grey = np.clip(np.asarray(image) >> 8, 0, 255).astype(np.uint8)
         return np.repeat(grey[..., None], 3, axis=2)
-    if upright.mode == "F":
-        grey = np.clip(np.nan_to_num(np.asarray(upright)), 0, 255).astype(np.uint8)
+    if image.mode == "F":
+        grey = np.clip(np.nan_to_num(np.asarray(image)), 0, 255).astype(np.uint8)
         return np.repeat(grey[..., None], 3, axis=2)
-    return np.array(upright.convert("RGB"), dtype=np.uint8)
+    return np.array(image.convert("RGB"), dtype=np.uint8)
 
 
 def find_images(paths: Iterable[str | os.PathLike[str]]) -> Iterator[Path]:
     """Yield image files: each file as given, each folder's images below it in sorted order.
 
     Links to files are followed, links to folders below a given folder are not. A folder that may
-    not be listed is yielded itself, after the rest, so that loading it tells what is wrong.
+    not be listed is yielded itself, so that loading it tells what is wrong.
     """
     for given in paths:
         path = Path(given)
-        if not path.is_dir():
+        if os.path.isdir(path):
+            yield from walk(path, SUFFIXES)
+        else:
             yield path
-            continue
-        refused: list[OSError] = []
-        for folder, names, files in os.walk(path, onerror=refused.append):
-            names.sort()
-            for name in sorted(files):
-                if os.path.splitext(name)[1].lower() in SUFFIXES:
-                    yield Path(folder, name)
-        yield from sorted(Path(error.filename) for error in refused)

@@ -132,21 +132,26 @@ class OpenvinoSession(Session):
 
     def layers(self) -> list[BuiltLayer]:
         """The convolutions and matrix products that will run."""
-        found = []
-        for node in self._compiled.get_runtime_model().get_ordered_ops():
-            about = node.get_rt_info()
-            op = about["layerType"].astype(str)
-            if op in ("Convolution", "FullyConnected", "MatMul"):
-                names = about["originalLayersNames"].astype(str).split(",")
-                found.append(
-                    BuiltLayer(
-                        frozenset({node.get_friendly_name(), *names}),
-                        op,
-                        about["runtimePrecision"].astype(str).lower(),
-                        about["primitiveType"].astype(str),
-                    )
+        return layers_of(self._compiled)
+
+
+def layers_of(compiled: Any) -> list[BuiltLayer]:
+    """The convolutions and matrix products of a model that OpenVINO compiled."""
+    found = []
+    for node in compiled.get_runtime_model().get_ordered_ops():
+        about = node.get_rt_info()
+        op = about["layerType"].astype(str)
+        if op in ("Convolution", "FullyConnected", "MatMul"):
+            names = about["originalLayersNames"].astype(str).split(",")
+            found.append(
+                BuiltLayer(
+                    frozenset({node.get_friendly_name(), *names}),
+                    op,
+                    about["runtimePrecision"].astype(str).lower(),
+                    about["primitiveType"].astype(str),
                 )
-        return found
+            )
+    return found
 
 
 def _describe(port: Any) -> tuple[str, str, int]:

@@ -34,19 +34,25 @@ def prepare(rgb: U8, *, min_side: int, multiple: int, max_side: int) -> U8:
         raise ImageError(
             f"an image must be uint8 [height, width, 3], got {rgb.dtype} {list(rgb.shape)}"
         )
-    rows, columns = _spans(rgb.shape[1], rgb.shape[0], min_side, multiple, max_side)
+    rows, columns = kept(
+        rgb.shape[1], rgb.shape[0], min_side=min_side, multiple=multiple, max_side=max_side
+    )
     return np.ascontiguousarray(rgb[rows, columns].transpose(2, 0, 1))
 
 
 def check_size(width: int, height: int, *, min_side: int, multiple: int, max_side: int) -> None:
     """Raise the :class:`ImageError` that :func:`prepare` would raise for an image of this size."""
-    _spans(width, height, min_side, multiple, max_side)
+    kept(width, height, min_side=min_side, multiple=multiple, max_side=max_side)
 
 
-def _spans(
-    width: int, height: int, min_side: int, multiple: int, max_side: int
+def kept(
+    width: int, height: int, *, min_side: int, multiple: int, max_side: int
 ) -> tuple[slice, slice]:
-    """The rows and columns that are kept."""
+    """The rows and columns that :func:`prepare` keeps of an image of this size.
+
+    Raises:
+        ImageError: a side is too short.
+    """
     rows, columns = (_span(side, multiple, max_side) for side in (height, width))
     if min(rows.stop - rows.start, columns.stop - columns.start) < max(min_side, 1):
         raise ImageError(

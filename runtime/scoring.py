@@ -1,4 +1,4 @@
-"""Scores of a labelled image folder, one image after the other, and what cannot be scored.
+"""Scores of a labelled image folder, and what in it cannot be scored.
 
 Unusable images are found early where their header shows it, before the first image is scored; the
 rest where they are decoded. Either all are left out, counted and named, or the run fails and says
@@ -19,12 +19,12 @@ import numpy.typing as npt
 from .detector import Detector, Verdict
 from .errors import BundleError, DataError, ImageError
 from .folder import Sample
-from .images import image_size, load_rgb, require_pillow
+from .images import image_size, require_pillow
 from .known_sets import generators_from_record
-from .preprocess import check_size, prepare
+from .pixels import load_prepared
+from .preprocess import check_size
 
 Report = Callable[[str, int, int], None]
-U8 = npt.NDArray[np.uint8]
 
 
 class Detect(Protocol):
@@ -107,15 +107,6 @@ def subject_from_bundle(
         trained_on,
         detector.detect,
     )
-
-
-def load_prepared(path: Path, sides: dict[str, int]) -> U8:
-    """The pixels that the model sees: uint8 ``[3, h, w]``; :class:`ImageError` names the file."""
-    rgb = load_rgb(path)
-    try:
-        return prepare(rgb, **sides)
-    except ImageError as error:
-        raise ImageError(f"{path}: {error}") from error
 
 
 def find_unusable(

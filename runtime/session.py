@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import abc
-import os
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import numpy.typing as npt
 
 from .contract import INPUT
 from .errors import SessionError, not_installed
+from .machine import usable_cores
 
 U8 = npt.NDArray[np.uint8]
 F32 = npt.NDArray[np.float32]
@@ -30,9 +30,11 @@ class Session(abc.ABC):
 
     Attributes:
         outputs: names of the outputs that :meth:`run` fetches, in order.
+        concurrent: whether several threads may call :meth:`run` at once.
     """
 
     outputs: tuple[str, ...]
+    concurrent: bool = False
 
     def __init__(self, model: bytes | Path, threads: int | None) -> None:
         if threads is not None and threads < 1:
@@ -42,7 +44,7 @@ class Session(abc.ABC):
             raise SessionError(f"{self._name}: no such model file")
         #: Named even by default: left to themselves, runtimes pin threads to cores, and complain
         #: on stderr where a container does not give them all.
-        self._threads = threads or _cores()
+        self._threads = threads or usable_cores()
 
     @abc.abstractmethod
     def _fetch(self, images: U8) -> list[Array]:
@@ -115,6 +117,8 @@ class OnnxSession(Session):
         SessionError: ONNX Runtime is missing or refuses the model, or it has another input.
     """
 
+    concurrent = True
+
     def __init__(
         self,
         model: bytes | Path,
@@ -137,6 +141,9 @@ class OnnxSession(Session):
         options.log_severity_level = _ERRORS_ONLY
         options.intra_op_num_threads = self._threads
         options.inter_op_num_threads = 1
+        # Planning memory for each size of image saves 5 % of the time where there are many small
+        # operators. With our own there are few: it saves nothing, and scatters memory.
+        options.enable_mem_pattern = library is None
         try:
             if library is not None:
                 options.register_custom_ops_library(str(library))
@@ -153,11 +160,10 @@ class OnnxSession(Session):
     def _fetch(self, images: U8) -> list[Array]:
         return list(self._session.run(list(self.outputs), {"image": images}))
 
-
-def _cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    @property
+    def metadata(self) -> dict[str, str]:
+        """What the file's maker wrote about it: ONNX's ``metadata_props``."""
+        return dict(self._session.get_modelmeta().custom_metadata_map)
 
 
 def one_line(error: Exception) -> str:

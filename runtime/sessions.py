@@ -14,6 +14,8 @@ NATIVE = "native"
 QONNX = "qonnx"
 #: Runtimes that score images; any of them can be asked for.
 RUNTIMES = (ONNXRUNTIME, NATIVE, OPENVINO)
+#: Those whose sessions one thread at a time may run; several threads may run the others' at once.
+_ONE_AT_A_TIME = (OPENVINO,)
 
 
 def runtime_of(bundle: Bundle, asked: str | None = None) -> str:
@@ -39,6 +41,15 @@ def runtime_of(bundle: Bundle, asked: str | None = None) -> str:
             "--target cpu"
         )
     return asked or bundle.runtime
+
+
+def runs_concurrently(bundle: Bundle, asked: str | None = None) -> bool:
+    """Whether several threads may run one session of the runtime for ``bundle`` at once.
+
+    Raises:
+        SessionError: as :func:`runtime_of`.
+    """
+    return runtime_of(bundle, asked) not in _ONE_AT_A_TIME
 
 
 def open_session(

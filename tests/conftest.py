@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -34,6 +34,7 @@ sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
 NARROW = (8, 16, 32, 64)
 
 DetectorFactory = Callable[..., "Detector"]
+VideoFactory = Callable[..., Path]
 
 
 @pytest.fixture(scope="session")
@@ -143,3 +144,62 @@ def tiny_detector(settle: Callable[[Detector], Detector]) -> DetectorFactory:
             return settle(build_detector(arch, bits, **options))
 
     return make
+
+
+@pytest.fixture(scope="session")
+def make_video() -> VideoFactory:
+    """Write a tiny video: ``make_video(path, levels)``, each frame of one grey level.
+
+    25 frames a second, or frames at ``millis``. FFV1 keeps levels within 1; in an AVI file of MJPEG
+    the frames numbered ``broken`` cannot be decoded.
+    """
+    from fractions import Fraction
+
+    import av
+
+    def make(
+        path: Path,
+        levels: Sequence[int],
+        *,
+        size: tuple[int, int] = (64, 64),
+        codec: str = "ffv1",
+        millis: Sequence[int] | None = None,
+        broken: Sequence[int] = (),
+    ) -> Path:
+        with av.open(str(path), "w") as container:
+            stream = container.add_stream(codec, rate=25)
+            stream.width, stream.height = size
+            stream.pix_fmt = "yuvj420p" if codec == "mjpeg" else "yuv420p"
+            base = Fraction(1, 1000) if millis else Fraction(1, 25)
+            stream.codec_context.time_base = base
+            for index, level in enumerate(levels):
+                pixels = np.full((size[1], size[0], 3), level, dtype=np.uint8)
+                frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
+                frame.pts, frame.time_base = millis[index] if millis else index, base
+                container.mux(stream.encode(frame))
+            container.mux(stream.encode())
+        if broken:
+            parts = path.read_bytes().split(b"\xff\xd8\xff")  # before each frame
+            for number in broken:
+                # The last eight bytes are the next frame's place in the file.
+                parts[number + 1] = bytes(len(parts[number + 1]) - 8) + parts[number + 1][-8:]
+            path.write_bytes(b"\xff\xd8\xff".join(parts))
+        return path
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def audio_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file with a video's name, with sound and no picture."""
+    import av
+
+    path = tmp_path_factory.mktemp("audio") / "sound.mp4"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("aac", rate=44_100)
+        silence = np.zeros((1, 1024), dtype=np.float32)
+        frame = av.AudioFrame.from_ndarray(silence, format="fltp", layout="mono")
+        frame.rate = 44_100
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    return path

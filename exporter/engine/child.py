@@ -8,11 +8,8 @@ reaches the process that started this one.
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
 import json
 import os
-import signal
 import sys
 import time
 from itertools import pairwise
@@ -21,6 +18,7 @@ from typing import Any
 
 from ...runtime.engine import ENGINE, LOG
 from ...runtime.errors import RuntimeFailure
+from ...runtime.process import die_with_parent, peak_memory
 from ..errors import BuildError, ExportError
 from .backends import Backend, find_backend
 from .progress import Progress
@@ -217,27 +215,9 @@ def _last_error(listener: Listener) -> str:
     return " ".join(errors[-1].split()) if errors else "no reason given"
 
 
-def peak_memory() -> int:
-    """Most bytes that this process held at once, 0 where the system does not tell.
-
-    Not ``ru_maxrss``, which still counts the process that this one was started by.
-    """
-    with contextlib.suppress(OSError, ValueError, IndexError):
-        for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) << 10
-    return 0
-
-
-def _die_with_parent() -> None:
-    """Let the system end this process if the one that started it is killed (Linux only)."""
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
-
-
 def main() -> int:
     """Entry point; 0 where an engine was built, 1 with an ``error`` event where none was."""
-    _die_with_parent()
+    die_with_parent()
     events = os.fdopen(int(sys.argv[1]), "w", encoding="utf-8", buffering=1)
 
     def send(**event: object) -> None:

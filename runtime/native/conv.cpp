@@ -179,6 +179,7 @@ void Conv::pack_dense(const std::vector<int32_t>& weights) {
   }
   const int32_t widest = parts_ == 1 ? largest : std::max(part_base_, largest / part_base_ + 1);
   wide_ = spec_.top_code > 127 || spec_.top_code * widest > kInt16Pair;
+  short_steps_ = kInt16Pair / std::max<int64_t>(1, spec_.top_code * widest);
   const int64_t run = spec_.kernel[1] * cell_;
   run_ = round_up(run, kernels_.depth);
   const int64_t part_size = spec_.kernel[0] * run_ * panel;
@@ -355,7 +356,7 @@ void Conv::sums(const View& view, int64_t image, int64_t row, int64_t column, in
     return;
   }
   kernels_.dot({x, view.column, view.row, spec_.kernel[0], spec_.kernel[1] * cell_, view.end,
-                weights, run_, parts_, part_base_, wide_, count, acc});
+                weights, run_, parts_, part_base_, wide_, short_steps_, count, acc});
 }
 
 FinishArgs Conv::finish_args(int64_t first) const {

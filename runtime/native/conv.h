@@ -102,7 +102,8 @@ class Conv {
   int64_t width_ = 0;   // panels_ * kernels_.panel
   int parts_ = 1;       // a weight is parts of 8 bits, the higher times part_base_
   int32_t part_base_ = 0;
-  bool wide_ = false;  // see DotArgs
+  bool wide_ = false;  // see DotArgs, as the next
+  int64_t short_steps_ = 0;
   uint64_t serial_ = 0;     // no two of a process are the same
   int64_t run_ = 0;         // bytes of weights for a kernel's row and a channel
   int64_t panel_bytes_ = 0;

@@ -41,6 +41,7 @@ struct DotArgs {
   int parts;
   int32_t part_base;
   bool wide;           // a code may pass 127, or the sum of two products INT16
+  int64_t short_steps;  // times that two products can be added in INT16
   int64_t count;
   int32_t* acc;        // [count][panel]
 };

@@ -12,6 +12,7 @@ struct Avx512 {
   // 14 pixels x 32 channels: 28 accumulators, two weights and the codes fill 31 of 32 registers, so
   // that a weight is read as seldom as can be.
   static constexpr int lanes = 16, vectors = 2, pixels = 14;
+  static constexpr bool has_short_sums = false;
 
   static I zero() { return _mm512_setzero_si512(); }
   static I load_i(const void* from) { return _mm512_loadu_si512(from); }

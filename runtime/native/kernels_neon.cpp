@@ -11,6 +11,7 @@ struct Neon {
   using I = int32x4_t;
   // 6 pixels x 16 channels: 24 accumulators, four weights and the codes of 32 registers.
   static constexpr int lanes = 4, vectors = 4, pixels = 6;
+  static constexpr bool has_short_sums = false;
 
   static I zero() { return vdupq_n_s32(0); }
   static I load_i(const void* from) {

@@ -8,6 +8,7 @@
 //   I zero(), load_i(void*), store_i(void*), add_i(I, I), mul_i(I, int32)
 //   I codes(const uint8_t*)                   four of them, the same in every lane
 //   I dot<wide>(I acc, I codes, I weights)    acc + sum of the lane's four products
+//   has_short_sums: I short_dot(I sums, I codes, I weights), I widen(I sums)   in INT16, then INT32
 //   F load(float*), load_part(float*, n), store, store_part; broadcast
 //   F from_int(I), mul, add, max; prelu(F v, F slope)
 //   I count(I codes, F v, F threshold)        codes + (v >= threshold)
@@ -63,6 +64,53 @@ struct SimdKernels {
       for (int j = 0; j < V::vectors; ++j) V::store_i(acc + m * kPanel + V::lanes * j, sums[m][j]);
   }
 
+  // The fewest steps after which short sums are worth being widened.
+  static constexpr int64_t kFewestSteps = 8;
+
+  template <int M>
+  static void short_tile(const DotArgs& args, const uint8_t* x, int32_t* acc) {
+    if constexpr (V::has_short_sums) {
+      typename V::I total[M][V::vectors], sums[M][V::vectors];
+      for (int m = 0; m < M; ++m)
+        for (int j = 0; j < V::vectors; ++j) total[m][j] = sums[m][j] = V::zero();
+      const int8_t* w = args.w;
+      const ptrdiff_t pixel = args.pixel;
+      int64_t room = args.short_steps;
+      const auto widen = [&] {
+        for (int m = 0; m < M; ++m)
+          for (int j = 0; j < V::vectors; ++j) {
+            total[m][j] = V::add_i(total[m][j], V::widen(sums[m][j]));
+            sums[m][j] = V::zero();
+          }
+        room = args.short_steps;
+      };
+      for (int64_t row = 0; row < args.rows; ++row) {
+        const uint8_t* from = x + row * args.row;
+        for (int64_t left = args.run / 4; left > 0;) {
+          const int64_t steps = left < room ? left : room;
+          for (int64_t step = 0; step < steps; ++step, from += 4, w += 4 * kPanel) {
+            typename V::I weights[V::vectors];
+            for (int j = 0; j < V::vectors; ++j) weights[j] = V::load_i(w + 4 * V::lanes * j);
+            for (int m = 0; m < M; ++m) {
+              const typename V::I codes = V::codes(from + m * pixel);
+              for (int j = 0; j < V::vectors; ++j) {
+                sums[m][j] = V::short_dot(sums[m][j], codes, weights[j]);
+              }
+            }
+          }
+          left -= steps;
+          room -= steps;
+          if (room == 0) widen();
+        }
+        w += (args.w_run - args.run) * kPanel;
+      }
+      widen();
+      for (int m = 0; m < M; ++m)
+        for (int j = 0; j < V::vectors; ++j)
+          V::store_i(acc + m * kPanel + V::lanes * j, total[m][j]);
+    }
+  }
+
   template <bool Wide>
   static void dot_any(const DotArgs& args) {
     const uint8_t* x = args.x;
@@ -80,7 +128,11 @@ struct SimdKernels {
 
   template <int M, bool Wide>
   static void rest(const DotArgs& args, const uint8_t* x, int32_t* acc, int64_t left) {
-    if (left == M) return tile<M, Wide>(args, x, acc);
+    if (left == M) {
+      const bool in_short = V::has_short_sums && !Wide && args.parts == 1;
+      if (in_short && args.short_steps >= kFewestSteps) return short_tile<M>(args, x, acc);
+      return tile<M, Wide>(args, x, acc);
+    }
     if constexpr (M > 1) rest<M - 1, Wide>(args, x, acc, left);
   }
 

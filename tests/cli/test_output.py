@@ -9,6 +9,7 @@ import sys
 import pytest
 
 from qmdd.cli.output import (
+    json_array,
     print_json,
     print_line,
     print_parity,
@@ -78,6 +79,35 @@ def test_progress_on_a_terminal_leaves_stdout_alone(
     out, err = capsys.readouterr()
     assert out == "result\n"
     assert "stage [1] of 2" in err
+
+
+def test_progress_whose_end_nobody_knows(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "80")
+    with progress() as report:
+        report("detecting", 12, 0)
+    assert "12/?" in capsys.readouterr().err
+
+
+def test_an_array_is_closed_however_its_block_ends(capsys: pytest.CaptureFixture[str]) -> None:
+    with json_array():
+        pass
+    assert json.loads(capsys.readouterr().out) == []
+
+    def interrupted() -> None:
+        with json_array() as add:
+            add({"a": math.nan})
+            add([1, "two"])
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    text = capsys.readouterr().out
+    assert json.loads(text) == [{"a": None}, [1, "two"]]
+    assert text == json.dumps(json.loads(text), indent=2) + "\n"
 
 
 def test_libraries_print_to_stderr(capsys: pytest.CaptureFixture[str]) -> None:

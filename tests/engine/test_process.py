@@ -175,7 +175,7 @@ def test_builder_ends_with_the_process_that_started_it(make_bundle, tmp_path) ->
         "from pathlib import Path\n"
         "from qmdd.exporter.engine import process, child\n"
         "from qmdd.exporter.engine.build import build_engine\n"
-        "code = ('from qmdd.exporter.engine.child import _die_with_parent as d; d();'\n"
+        "code = ('from qmdd.runtime.process import die_with_parent as d; d();'\n"
         "        'import os, sys, json, time\\n'\n"
         "        'e = os.fdopen(int(sys.argv[1]), \"w\", buffering=1);'\n"
         "        'e.write(json.dumps(dict(what=str(os.getpid()), done=1)) + chr(10));'\n"

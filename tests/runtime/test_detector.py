@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import threading
 import weakref
 from collections.abc import Callable
 from pathlib import Path
@@ -17,10 +18,15 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from qmdd.runtime import detector as detector_module
+from qmdd.runtime import pipeline, sessions
 from qmdd.runtime.bundle import Bundle
 from qmdd.runtime.detector import Detector, Verdict, score_from_logit, verdict_from_score
 from qmdd.runtime.errors import BundleError, ImageError, SessionError
 from qmdd.runtime.images import load_rgb
+from qmdd.runtime.inputs import find_inputs
+from qmdd.runtime.pixels import load_prepared
+from qmdd.runtime.session import OnnxSession
+from qmdd.runtime.verdicts import Clip, FramePlace
 
 U8 = npt.NDArray[np.uint8]
 BundleFactory = Callable[..., Path]
@@ -92,24 +98,196 @@ def test_bad_images_do_not_end_the_run(detector: Detector, tmp_path: Path) -> No
     assert "31x400 pixels is too small; the model needs at least 32x32" in str(found[4].error)
 
 
-def test_images_are_taken_one_at_a_time_and_on_demand(
+def test_an_endless_stream_works_and_no_image_outlives_its_score(
     detector: Detector, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An endless stream works, and no image outlives its verdict."""
+    """Nothing is loaded before it is asked for; with one thread, one image is in memory."""
     path = _image(tmp_path, "a.png", 255)
     loaded: list[weakref.ref[U8]] = []
 
-    def load(given_path: Path) -> U8:
+    def load(given_path: Path, sides: dict[str, int]) -> U8:
         assert all(reference() is None for reference in loaded)
-        image = load_rgb(given_path)
+        image = load_prepared(given_path, sides)
         loaded.append(weakref.ref(image))
         return image
 
-    monkeypatch.setattr(detector_module, "load_rgb", load)
+    monkeypatch.setattr(pipeline, "load_prepared", load)
     stream = detector.detect(itertools.repeat(path))
     assert not loaded
-    assert [verdict.verdict for verdict in itertools.islice(stream, 5)] == ["fake"] * 5
-    assert len(loaded) == 5
+    assert [verdict.verdict for verdict in itertools.islice(stream, 50)] == ["fake"] * 50
+    assert 50 <= len(loaded) <= 50 + 1 + 8  # as far ahead as results may wait
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize("batch", [1, 4, 100])
+def test_batches_and_threads_change_nothing(
+    make_bundle: BundleFactory, tmp_path: Path, threads: int, batch: int
+) -> None:
+    """Sizes are mixed, and every seventh file is none."""
+    paths = []
+    for index in range(30):
+        size = (40 + 2 * (index % 3), 40)
+        paths.append(_image(tmp_path, f"{index:02}.png", 7 * index, size))
+        if not index % 7:
+            paths[-1].write_bytes(b"no image")
+    plain = [
+        Verdict(path, error=error) if error else Verdict(path, score, word)
+        for path, score, word, error, *_ in Detector.open(make_bundle(), threads=1).detect(paths)
+    ]
+    assert sum(verdict.error is not None for verdict in plain) == 5
+    found = Detector.open(make_bundle(name="other"), threads=threads).detect(paths, batch=batch)
+    assert list(found) == plain
+
+
+def test_a_runtime_for_one_thread_at_a_time(
+    make_bundle: BundleFactory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its session computes with all threads, and never two runs at once."""
+    monkeypatch.setattr(sessions, "_ONE_AT_A_TIME", ("onnxruntime",))
+    monkeypatch.setattr(OnnxSession, "concurrent", False)
+    detector = Detector.open(make_bundle(), threads=2)
+    assert detector._session._threads == 2
+    inside, real = threading.Lock(), detector._session.logits
+
+    def logits(images: U8) -> npt.NDArray[np.float32]:
+        assert inside.acquire(blocking=False)
+        found = real(images)
+        inside.release()
+        return found
+
+    monkeypatch.setattr(detector._session, "logits", logits)
+    paths = [_image(tmp_path, f"{level}.png", level) for level in range(0, 240, 12)]
+    found = [verdict.score for verdict in detector.detect(paths)]
+    assert found == list(detector.score(paths))
+    assert found[0] == detector.score_image(load_rgb(paths[0]))
+
+
+def test_one_image_with_all_threads(make_bundle: BundleFactory) -> None:
+    """Another session, opened when it is first needed, the same score."""
+    detector = Detector.open(make_bundle(), threads=2)
+    assert detector._session._threads == 1
+    image = np.full((40, 40, 3), 160, dtype=np.uint8)
+    assert detector.score_image(image) == detector.score(image)
+    assert detector._whole._threads == 2
+    assert detector._whole is detector._whole
+
+
+def test_score_takes_files_arrays_and_pillow_images(detector: Detector, tmp_path: Path) -> None:
+    path = _image(tmp_path, "a.png", 160)
+    array = np.full((40, 40, 3), 160, dtype=np.uint8)
+    with Image.open(path) as lazy:
+        images = [path, str(path), array, Image.fromarray(array), lazy]
+        want = pytest.approx(score_from_logit(1.0), rel=1e-15)
+        assert list(detector.score(images)) == [want] * 5
+    for image in images[:4]:
+        assert detector.score(image) == want
+    assert list(detector.score(np.stack([array, array]))) == [want] * 2
+    assert list(detector.score([])) == []
+    endless = detector.score(itertools.repeat(array))
+    assert list(itertools.islice(endless, 3)) == [want] * 3
+
+
+def test_score_says_which_image_cannot_be_used(detector: Detector, tmp_path: Path) -> None:
+    good = np.zeros((40, 40, 3), dtype=np.uint8)
+    cut = tmp_path / "cut.png"
+    Image.effect_noise((99, 99), 50).save(cut)
+    cut.write_bytes(cut.read_bytes()[:2000])
+    with Image.open(cut) as damaged:
+        cases: list[tuple[Any, str]] = [
+            (good[:8], "image 1: 40x8 pixels is too small"),
+            (good.astype(np.float32), "image 1: an image must be uint8"),
+            (tmp_path / "none.png", rf"^{tmp_path}/none.png: no such file"),
+            (damaged, "image 1: damaged image"),
+            (3, "image 1: an image is a path, an array .* or an image of Pillow's; this is int"),
+        ]
+        for bad, message in cases:
+            scores = detector.score([good, bad, good])
+            assert next(scores) < 0.5
+            with pytest.raises(ImageError, match=message):
+                next(scores)
+    with pytest.raises(ImageError, match=r"none\.png: no such file"):
+        detector.score("none.png")
+
+
+def test_a_video_is_the_mean_of_its_frames(
+    detector: Detector, make_video: Callable[..., Path], tmp_path: Path
+) -> None:
+    """Its verdict is that of the mean; frames are told one by one where that is asked for."""
+    levels = [64, 255, 160, 250, 128, 240]
+    path = make_video(tmp_path / "a.mkv", levels)
+    still = _image(tmp_path, "b.png", 64)
+    found = list(detector.detect([path, still, path], every=2, frames=True))
+    assert [verdict.path for verdict in found] == [*[path] * 4, still, *[path] * 4]
+    frames, clip = found[:3], found[3]
+    assert [v.frame for v in frames] == [
+        FramePlace(0, 0.0),
+        FramePlace(2, 0.08),
+        FramePlace(4, 0.16),
+    ]
+    scores = [verdict.score for verdict in frames]
+    assert scores == pytest.approx([score_from_logit(x) for x in (-2, 1, 0)], abs=0.02)
+    assert clip.score == pytest.approx(sum(score or 0 for score in scores) / 3, rel=1e-15)
+    assert clip.verdict == "real"
+    assert clip.clip is not None
+    assert clip.clip == Clip(3, sum(v.verdict == "fake" for v in frames), 6)
+    assert found[5:] == found[:4]
+    assert list(detector.detect([path], every=2)) == [clip]
+    assert list(detector.detect([path], every=2, batch=4)) == [clip]
+
+
+def test_broken_frames_are_counted_in_the_verdict(
+    detector: Detector, make_video: Callable[..., Path], tmp_path: Path
+) -> None:
+    path = make_video(tmp_path / "a.avi", [255] * 6, codec="mjpeg", broken=[1, 3])
+    (verdict,) = detector.detect([path], every=1)
+    assert verdict.verdict == "fake"
+    assert verdict.clip is not None
+    assert verdict.clip[:4] == (4, 4, 4, 2)
+    assert str(verdict.clip.first_broken).startswith("after frame 1 (")
+
+
+def test_videos_that_have_no_verdict(
+    detector: Detector, make_video: Callable[..., Path], audio_file: Path, tmp_path: Path
+) -> None:
+    small = make_video(tmp_path / "small.mkv", [0, 0], size=(16, 64))
+    good = make_video(tmp_path / "good.mkv", [255, 255])
+    errors = [verdict.error for verdict in detector.detect([small, audio_file, good], every=1)]
+    assert str(errors[0]).startswith(
+        f"{small}: no frame that can be used: frame 0: 16x64 pixels is too small"
+    )
+    assert str(errors[1]).startswith(f"{audio_file}: no video stream")
+    assert errors[2] is None
+
+
+def test_memory_does_not_grow_with_a_video(
+    detector: Detector,
+    make_video: Callable[..., Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Frames are taken when a thread is free, not ahead of it."""
+    path = make_video(tmp_path / "a.mkv", range(0, 250, 5))
+    alive, most = [], 0
+    real = pipeline.prepare
+
+    def spy(rgb: U8, **sides: int) -> U8:
+        nonlocal most
+        pixels = real(rgb, **sides)
+        alive.append(weakref.ref(pixels))
+        most = max(most, sum(ref() is not None for ref in alive))
+        return pixels
+
+    monkeypatch.setattr(pipeline, "prepare", spy)
+    (verdict,) = detector.detect([path], every=1)
+    assert verdict.clip is not None
+    assert verdict.clip.frames == len(alive) == 50
+    assert most <= 2
+
+
+@pytest.mark.parametrize("options", [{"batch": 0}, {"every": 0}])
+def test_options_that_make_no_sense(detector: Detector, options: dict[str, int]) -> None:
+    with pytest.raises(ValueError, match="must be at least 1"):
+        detector.detect([], **options)
 
 
 def test_large_images_are_cropped_not_refused(detector: Detector) -> None:
@@ -181,4 +359,46 @@ def test_scores_are_probabilities_and_symmetric(logit: float) -> None:
 def test_the_verdict_at_the_threshold_is_real() -> None:
     assert verdict_from_score(0.5, 0.5) == "real"
     assert verdict_from_score(math.nextafter(0.5, 1), 0.5) == "fake"
-    assert Verdict(Path("a")) == (Path("a"), None, None, None)
+    assert Verdict(Path("a")) == (Path("a"), *[None] * 5)
+
+
+def test_the_example_in_the_documents(
+    make_bundle: BundleFactory,
+    make_video: Callable[..., Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    text = (Path(__file__).parents[2] / "docs" / "detect.md").read_text(encoding="utf-8")
+    example = text.split("```python\n")[1].split("```")[0]
+    make_bundle()
+    _image(tmp_path, "photo.jpg", 255)
+    make_video(tmp_path / "clip.mp4", [0, 0], codec="mpeg4")
+    monkeypatch.chdir(tmp_path)
+    array = np.full((40, 40, 3), 128, dtype=np.uint8)
+    names = {"array": array, "images": ["photo.jpg", array]}
+    exec(compile(example, "detect.md", "exec"), names)  # noqa: S102 - it is ours
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 5
+    assert lines[0].endswith(" 0.5")
+    assert float(lines[2]) == 0.5
+    assert lines[3].startswith("photo.jpg 0.98")
+    assert lines[4].startswith("clip.mp4 0.0")
+    assert lines[4].endswith("real None")
+
+
+def test_a_folder_that_changes_while_it_is_scored(detector: Detector, tmp_path: Path) -> None:
+    """What vanishes is named, what appears late is left out or scored; nothing crashes."""
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    for index in range(40):
+        _image(folder, f"{index:02}.png", 255)
+    found = detector.detect(find_inputs([str(folder)]))
+    first = next(found)
+    for index in range(30, 40):
+        (folder / f"{index}.png").unlink()
+    _image(folder, "99.png", 255)
+    verdicts = {verdict.path.name: verdict for verdict in (first, *found)}
+    assert [verdicts[f"{index:02}.png"].verdict for index in range(30)] == ["fake"] * 30
+    gone = folder / "35.png"
+    assert verdicts["35.png"].error == f"{gone}: no such file"

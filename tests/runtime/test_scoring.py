@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from qmdd.runtime import detector
+from qmdd.runtime import pipeline
 from qmdd.runtime.errors import BundleError, DataError
 from qmdd.runtime.evaluate import evaluate
 from qmdd.runtime.folder import scan
@@ -151,7 +151,7 @@ def test_a_class_of_which_nothing_is_left(subject: Subject, folder: Path) -> Non
         score_samples(scan(folder), subject, skip_bad=True)
 
 
-def test_pixels_are_held_one_image_at_a_time(
+def test_pixels_are_held_one_image_a_thread(
     subject: Subject, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Every array of pixels is gone before the next is read: no store grows with the folder."""
@@ -160,20 +160,19 @@ def test_pixels_are_held_one_image_at_a_time(
     alive: list[weakref.ref[Any]] = []
     most = 0
 
-    load = detector.load_rgb
+    load = pipeline.load_prepared
 
-    def spy(path: Path) -> Any:
+    def spy(path: Path, sides: dict[str, int]) -> Any:
         nonlocal most
-        pixels = load(path)
+        pixels = load(path, sides)
         alive.append(weakref.ref(pixels))
         most = max(most, sum(ref() is not None for ref in alive))
         return pixels
 
-    monkeypatch.setattr(detector, "load_rgb", spy)
+    monkeypatch.setattr(pipeline, "load_prepared", spy)
     score_samples(scan(folder), subject)
     assert len(alive) == 12
-    # The one before may still be bound while the next is loaded.
-    assert most <= 2
+    assert most == 1
 
 
 def test_scores_as_csv(subject: Subject, image_folder: Path) -> None:
