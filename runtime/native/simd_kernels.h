@@ -272,11 +272,13 @@ struct SimdKernels {
     }
   }
 
-  // `pixels x vectors` chains, as in a tile, with nothing to load.
+  // Chains as in a tile, with nothing to load. At most 8 pixels: enough to cover the latency, and the
+  // compiler moves and spills more of them, which would make less than the peak of it.
   static int64_t peak(int64_t rounds) {
+    constexpr int pixels = V::pixels < 8 ? V::pixels : 8;
     alignas(64) uint8_t bytes[64];
     std::memset(bytes, 1, sizeof bytes);
-    typename V::I sums[V::pixels][V::vectors], codes = V::codes(bytes);
+    typename V::I sums[pixels][V::vectors], codes = V::codes(bytes);
     const typename V::I weights = V::load_i(bytes);
     for (auto& row : sums)
       for (auto& sum : row) sum = V::zero();
@@ -288,7 +290,7 @@ struct SimdKernels {
     alignas(64) int32_t out[V::lanes];
     for (auto& row : sums)
       for (auto& sum : row) V::store_i(out, sum), keep_memory(out);
-    return rounds * V::pixels * V::vectors * V::lanes * 4;
+    return rounds * pixels * V::vectors * V::lanes * 4;
   }
 
   // To the compiler a new value in every round, so that none can be left out.

@@ -155,7 +155,7 @@ def test_the_runtime_is_the_bundles_or_the_one_asked_for(
     other = Bundle.open(make_bundle({**tiny_manifest(), "runtime": "openvino"}, name="other"))
     assert isinstance(open_session(other), OpenvinoSession)
     assert isinstance(open_session(other, runtime="onnxruntime"), OnnxSession)
-    with pytest.raises(SessionError, match="no runtime 'tvm'; there are onnxruntime, openvino"):
+    with pytest.raises(SessionError, match="no runtime 'tvm'; there are onnxruntime, native"):
         open_session(plain, runtime="tvm")
 
 
