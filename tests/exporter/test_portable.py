@@ -10,6 +10,8 @@ from typing import Any
 import onnx
 import pytest
 
+from qmdd.exporter.errors import ExportError
+from qmdd.exporter.estimating import estimate_bundle
 from qmdd.exporter.export import CONTRACT, export_bundle
 from qmdd.exporter.lower import check_model, onnx_for_target
 from qmdd.exporter.parity import compare, verify_bundle
@@ -89,3 +91,5 @@ def test_the_bundle_of_target_cpu(
     checked = verify_bundle(place, checkpoint=checkpoints["frozen"], images=pictures[:1])
     assert checked.passed
     assert checked.parity[0].codes_compared > 0
+    with pytest.raises(ExportError, match="lowered for CPUs, whose kernels are no GPU's"):
+        estimate_bundle(place, target="orin-nano")
