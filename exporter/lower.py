@@ -86,7 +86,8 @@ def onnx_for_target(
     graph.opset = opset
     domains = {node.domain for node in graph.nodes}
     model = gs.export_onnx(graph)
-    _set_header(model, opset, any(node.op == "MultiThreshold" for node in graph.nodes))
+    own = any((node.domain, node.op) == (DOMAIN, "MultiThreshold") for node in graph.nodes)
+    _set_header(model, opset, own)
     if DOMAIN in domains and native:
         model.opset_import.append(helper.make_opsetid(DOMAIN, OPSET))
     if MICROSOFT in domains:
