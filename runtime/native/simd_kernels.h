@@ -285,12 +285,19 @@ struct SimdKernels {
     for (int64_t i = 0; i < rounds; ++i) {
       keep(codes);
       for (auto& row : sums)
-        for (auto& sum : row) sum = V::template dot<false>(sum, codes, weights);
+        for (auto& sum : row) sum = fewest_instructions(sum, codes, weights);
     }
     alignas(64) int32_t out[V::lanes];
     for (auto& row : sums)
       for (auto& sum : row) V::store_i(out, sum), keep_memory(out);
     return rounds * pixels * V::vectors * V::lanes * 4;
+  }
+
+  // The multiply-add that few bits allow.
+  static typename V::I fewest_instructions(typename V::I sum, typename V::I codes,
+                                           typename V::I weights) {
+    if constexpr (V::has_short_sums) return V::short_dot(sum, codes, weights);
+    else return V::template dot<false>(sum, codes, weights);
   }
 
   // To the compiler a new value in every round, so that none can be left out.
