@@ -408,15 +408,17 @@ void Conv::run_rows(const View& view, const ConvTensors& tensors, const Parallel
     at_once = std::max<int64_t>(1, (kMaxGather - view.out.width) / (step / view.column) + 1);
   }
   Work work{*this, view, tensors, per_image * tensors.n, per_image, at_once};
-  // A panel's items follow each other: its weights stay in the cache.
+  // A panel's items follow each other: its weights stay in the cache. Images come one after the
+  // other: all that of a batch would not stay there.
   parallel.run(
       parallel.context,
       [](void* user, size_t index) {
         const Work& w = *static_cast<Work*>(user);
         const Conv& conv = w.conv;
         const Kernels& kernels = conv.kernels_;
-        const int64_t panel = int64_t(index) / w.blocks, block = int64_t(index) % w.blocks;
-        const int64_t image = block / w.per_image, row0 = block % w.per_image * kRows;
+        const int64_t panel = int64_t(index) / w.per_image % conv.panels_;
+        const int64_t image = int64_t(index) / w.per_image / conv.panels_;
+        const int64_t row0 = int64_t(index) % w.per_image * kRows;
         const Extent out = w.view.out;
         const int64_t row1 = std::min(row0 + kRows, out.height);
         const int64_t first = panel * kernels.panel;
@@ -479,8 +481,9 @@ void Conv::run_pooled(const View& view, const ConvTensors& tensors,
         const Work& w = *static_cast<Work*>(user);
         const Conv& conv = w.conv;
         const ConvSpec& s = conv.spec_;
-        const int64_t panel = int64_t(index) / w.blocks, block = int64_t(index) % w.blocks;
-        const int64_t image = block / w.per_image, row0 = block % w.per_image * kRows;
+        const int64_t panel = int64_t(index) / w.per_image % conv.panels_;
+        const int64_t image = int64_t(index) / w.per_image / conv.panels_;
+        const int64_t row0 = int64_t(index) % w.per_image * kRows;
         const int64_t row1 = std::min(row0 + kRows, w.out.height);
         const int64_t first = panel * conv.kernels_.panel, columns = w.view.out.width;
         const Session session(conv.kernels_);
