@@ -11,7 +11,6 @@ Guarantees: no operator outside the standard domain is left; equal codes, UINT8,
 
 from __future__ import annotations
 
-import numpy as np
 import onnx_graphsurgeon as gs
 
 from .base import (
@@ -24,7 +23,7 @@ from .base import (
     replace_uses,
     tidy,
 )
-from .lower_thresholds import CHAIN_LIMIT, binary_search
+from .lower_thresholds import CHAIN_LIMIT, binary_search, count_reached
 
 _FLOAT, _UINT8 = 1, 2  # TensorProto data types
 
@@ -40,7 +39,8 @@ def byte_thresholds(graph: gs.Graph) -> Outcome:
         old, shape = node.outputs[0], per_channel_shape(node)
         old.name = f"{layer}.count"
         if table.shape[1] <= CHAIN_LIMIT:
-            codes = _count(graph, layer, node.inputs[0], table, shape)
+            codes = count_reached(graph, layer, node.inputs[0], table, shape, _UINT8)
+            codes.name = f"{layer}.codes"
         else:
             found = binary_search(graph, layer, node.inputs[0], table, shape)
             codes = insert(graph, "Cast", f"{layer}.codes", [found], {"to": _UINT8})
@@ -50,21 +50,6 @@ def byte_thresholds(graph: gs.Graph) -> Outcome:
     if outcome.modified:
         tidy(graph)
     return outcome
-
-
-def _count(
-    graph: gs.Graph, layer: str, x: gs.Tensor, table: np.ndarray, shape: tuple[int, ...]
-) -> gs.Tensor:
-    total: gs.Tensor | None = None
-    for index in range(table.shape[1]):
-        name = f"{layer}.t{index}"
-        threshold = gs.Constant(name, table[:, index].reshape(shape).astype(np.float32))
-        reached = insert(graph, "GreaterOrEqual", f"{name}.reached", [x, threshold])
-        one = insert(graph, "Cast", f"{name}.one", [reached], {"to": _UINT8})
-        total = one if total is None else insert(graph, "Add", f"{name}.sum", [total, one])
-    assert total is not None  # noqa: S101 - there is a threshold, the caller has looked
-    total.name = f"{layer}.codes"
-    return total
 
 
 def _hand_out(graph: gs.Graph, layer: str, old: gs.Tensor, codes: gs.Tensor) -> None:

@@ -55,7 +55,10 @@ def lower_thresholds(graph: gs.Graph, *, in_bytes: bool = False) -> Outcome:
         x, old = node.inputs[0], node.outputs[0]
         shape = per_channel_shape(node)
         if table.shape[1] <= CHAIN_LIMIT:
-            count = _compare(graph, layer, x, table, shape, _UINT8 if in_bytes else _FLOAT)
+            kind = _UINT8 if in_bytes else _FLOAT
+            count = count_reached(graph, layer, x, table, shape, kind)
+            if in_bytes:
+                count = insert(graph, "Cast", f"{layer}.count", [count], {"to": _FLOAT})
         else:
             position = binary_search(graph, layer, x, table, shape)
             count = insert(graph, "Cast", f"{layer}.count", [position], {"to": _FLOAT})
@@ -98,7 +101,7 @@ def _quantise_padded(
         node.inputs[index] = values
 
 
-def _compare(
+def count_reached(
     graph: gs.Graph,
     layer: str,
     x: gs.Tensor,
@@ -106,7 +109,12 @@ def _compare(
     shape: tuple[int, ...],
     kind: int,
 ) -> gs.Tensor:
-    """The count as floats, made of ones and sums of type ``kind``."""
+    """How many thresholds ``x`` reaches, one comparison each, as a sum of ones of type ``kind``.
+
+    Args:
+        table: ascending, ``[C or 1, n]``.
+        shape: of a row of it, to lie along the channels of ``x``.
+    """
     total: gs.Tensor | None = None
     for index in range(table.shape[1]):
         name = f"{layer}.t{index}"
@@ -116,8 +124,6 @@ def _compare(
         total = one if total is None else insert(graph, "Add", f"{name}.sum", [total, one])
     if total is None:
         raise refuse(layer, "it has no thresholds", "freeze it again")
-    if kind != _FLOAT:
-        total = insert(graph, "Cast", f"{layer}.count", [total], {"to": _FLOAT})
     return total
 
 

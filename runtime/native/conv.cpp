@@ -80,6 +80,24 @@ T* scratch(int64_t count) {
   return kept.data();
 }
 
+// An item of work: some rows of one panel of one image. A panel's items follow each other, since its
+// weights then stay in the cache; images come one after the other, since all that of a batch would not.
+struct Item {
+  int64_t panel, image, row0, row1;
+
+  static int64_t blocks(int64_t rows) { return (rows + kRows - 1) / kRows; }
+  static size_t count(int64_t images, int64_t panels, int64_t rows) {
+    return size_t(images * panels * blocks(rows));
+  }
+  Item(size_t index, int64_t panels, int64_t rows) {
+    const int64_t block = int64_t(index) % blocks(rows), rest = int64_t(index) / blocks(rows);
+    panel = rest % panels;
+    image = rest / panels;
+    row0 = block * kRows;
+    row1 = std::min(row0 + kRows, rows);
+  }
+};
+
 // The kernels' state while an item of work is done.
 struct Session {
   const Kernels& kernels;
@@ -397,30 +415,23 @@ void Conv::run_rows(const View& view, const ConvTensors& tensors, const Parallel
     const Conv& conv;
     const View& view;
     const ConvTensors& tensors;
-    int64_t blocks, per_image;  // of rows
-    int64_t at_once;            // rows
+    int64_t at_once;  // rows
   };
-  const int64_t per_image = (view.out.height + kRows - 1) / kRows;
   // Rows too narrow for the kernels are computed as one long row, with the pixels between them.
   int64_t at_once = 1;
   const int64_t step = view.row * spec_.stride[0];
   if (!depthwise_ && view.out.width < kernels_.gather_below && step % view.column == 0) {
     at_once = std::max<int64_t>(1, (kMaxGather - view.out.width) / (step / view.column) + 1);
   }
-  Work work{*this, view, tensors, per_image * tensors.n, per_image, at_once};
-  // A panel's items follow each other: its weights stay in the cache. Images come one after the
-  // other: all that of a batch would not stay there.
+  Work work{*this, view, tensors, at_once};
   parallel.run(
       parallel.context,
       [](void* user, size_t index) {
         const Work& w = *static_cast<Work*>(user);
         const Conv& conv = w.conv;
         const Kernels& kernels = conv.kernels_;
-        const int64_t panel = int64_t(index) / w.per_image % conv.panels_;
-        const int64_t image = int64_t(index) / w.per_image / conv.panels_;
-        const int64_t row0 = int64_t(index) % w.per_image * kRows;
         const Extent out = w.view.out;
-        const int64_t row1 = std::min(row0 + kRows, out.height);
+        const auto [panel, image, row0, row1] = Item(index, conv.panels_, out.height);
         const int64_t first = panel * kernels.panel;
         const Session session(kernels);
         const int8_t* weights = conv.weights_of(panel);
@@ -457,7 +468,7 @@ void Conv::run_rows(const View& view, const ConvTensors& tensors, const Parallel
           }
         }
       },
-      size_t(panels_ * work.blocks), &work);
+      Item::count(tensors.n, panels_, view.out.height), &work);
 }
 
 void Conv::run_pooled(const View& view, const ConvTensors& tensors,
@@ -467,24 +478,19 @@ void Conv::run_pooled(const View& view, const ConvTensors& tensors,
     const View& view;
     const ConvTensors& tensors;
     Extent out;
-    int64_t blocks, per_image;  // of rows
   };
   const ConvSpec& spec = spec_;
   const int64_t grown = 2 * spec.pool_pad - spec.pool_size;
   const Extent out{(view.out.height + grown) / spec.pool_stride + 1,
                    (view.out.width + grown) / spec.pool_stride + 1};
-  const int64_t per_image = (out.height + kRows - 1) / kRows;
-  Work work{*this, view, tensors, out, per_image * tensors.n, per_image};
+  Work work{*this, view, tensors, out};
   parallel.run(
       parallel.context,
       [](void* user, size_t index) {
         const Work& w = *static_cast<Work*>(user);
         const Conv& conv = w.conv;
         const ConvSpec& s = conv.spec_;
-        const int64_t panel = int64_t(index) / w.per_image % conv.panels_;
-        const int64_t image = int64_t(index) / w.per_image / conv.panels_;
-        const int64_t row0 = int64_t(index) % w.per_image * kRows;
-        const int64_t row1 = std::min(row0 + kRows, w.out.height);
+        const auto [panel, image, row0, row1] = Item(index, conv.panels_, w.out.height);
         const int64_t first = panel * conv.kernels_.panel, columns = w.view.out.width;
         const Session session(conv.kernels_);
         const int8_t* weights = conv.weights_of(panel);
@@ -526,7 +532,7 @@ void Conv::run_pooled(const View& view, const ConvTensors& tensors,
           conv.kernels_.finish(f);
         }
       },
-      size_t(panels_ * work.blocks), &work);
+      Item::count(tensors.n, panels_, out.height), &work);
 }
 
 void fill_halo(uint8_t* codes, int64_t n, int64_t height, int64_t width, int64_t channels,
