@@ -28,6 +28,8 @@ SUMMARIES = {
     "inspect": "Show a bundle's layers: planned against built.",
     "detect": "Score images with a bundle: real or fake.",
     "bench": "Measure a bundle's speed and memory on this machine.",
+    "deploy": "Copy a bundle to devices over ssh; build, verify, measure it there.",
+    "rollback": "Return a device to what it ran before.",
     "eval": "Measure accuracy and average precision on an image folder.",
     "train": "Train a low-bit detector on an image folder.",
     "calibrate": "Quantise a full-precision checkpoint without training.",
