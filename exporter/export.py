@@ -22,11 +22,12 @@ from ..runtime.contract import INPUT, OUTPUT, SIDES, THRESHOLD
 from ..runtime.files import check_replaceable, folder_in_place, sha256_of
 from ..runtime.golden import Golden, write_golden
 from ..runtime.native import library_path
+from ..runtime.parity import TierResult
 from .engine.recipe import RECIPE, recipe
 from .errors import ExportError
 from .lower import Lowered, check_model, check_quantised, node_counts, onnx_for_target
 from .multithreshold import DOMAIN
-from .parity import TierResult, batches, compare, require_runtime, source_outputs
+from .parity import batches, compare, require_runtime, source_outputs
 from .plan import PLAN_SIDE, planned_layers
 from .samples import sample_images
 from .source import Source, source_from_checkpoint
