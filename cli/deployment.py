@@ -100,11 +100,16 @@ def _verified(found: dict[str, Any]) -> list[str]:
 
 
 def _measured(found: dict[str, Any]) -> list[str]:
-    """Latencies that ``qmdd bench`` measured there."""
+    """Latencies that ``qmdd bench`` measured there, by number of threads."""
     lines = []
-    for case in found.get("cases") or ():
-        for run in case.get("runs") or ():
-            lines.append(f"measured: {case} {run}")
+    for setting in found.get("configurations") or ():
+        threads = setting["threads"]
+        for row in setting["rows"]:
+            lines.append(
+                f"measured ({row['name']}, {threads} thread{'' if threads == 1 else 's'}): "
+                f"{row['times']['median_ms']:.2f} ms an image, "
+                f"{row['peak_memory'] / (1 << 20):.0f} MiB"
+            )
     return lines
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from ..bundle import MANIFEST, Bundle
-from ..engine import Machine, engine_folder, read_record, refusal
+from ..engine import engine_folder, read_record
 from ..errors import DeployError, EngineError
 from .connection import Connection, DeviceOSError
 from .environment import (
@@ -31,6 +31,7 @@ from .fitness import (
     EngineNeed,
     check_python,
     clock_warning,
+    engine_fault,
     extras_for,
     native_platform,
     tensorrt_of,
@@ -318,28 +319,15 @@ class _Deployment:
         self.ask("point", path=(*release, "env"), target=target)
 
     def must_build(self) -> bool:
-        """Whether the engine has to be built there: none in the bundle, or none for this device."""
+        """Whether the engine has to be built there."""
         if self.need is None:
             return False
         if engine_folder(self.bundle) is None or self.options.remake:
             return True
-        record = read_record(self.bundle)
-        facts = self.outcome.facts
-        gpus = facts["cuda"].get("gpus") or [{}]
-        reason = refusal(
-            record,
-            Machine(
-                self.need.backend,
-                (tensorrt_of(facts) if self.system_packages else None) or record.version,
-                str(gpus[0].get("compute_capability") or ""),
-                str(facts["system"].get("system") or ""),
-                str(facts["system"].get("machine") or ""),
-            ),
-        )
-        if reason:
-            said = reason.partition(";")[0]
-            self.outcome.warnings.append(f"the bundle's engine is not used: {said}; built anew")
-        return reason is not None
+        fault = engine_fault(read_record(self.bundle), self.outcome.facts, self.need)
+        if fault:
+            self.outcome.warnings.append(f"the bundle's engine is not used: {fault}; built anew")
+        return fault is not None
 
     def verify(self, layout: Layout) -> None:
         """Compare with the golden results; a miss is an error."""

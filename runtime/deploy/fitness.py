@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..bundle import Bundle
+from ..engine import EngineRecord, Machine, refusal
 from ..errors import DeployError
 from ..sessions import OPENVINO, RUNTIMES
 from ..tensorrt_api import version_of
@@ -130,6 +131,22 @@ def _check_tensorrt(bundle: Bundle, facts: Mapping[str, Any], need: EngineNeed) 
             f"the bundle is for {bundle.target} (TensorRT {only}), the device has TensorRT {found};"
             " export for the JetPack that it has"
         )
+
+
+def engine_fault(record: EngineRecord, facts: Mapping[str, Any], need: EngineNeed) -> str | None:
+    """Why a device with such ``facts`` cannot load the engine that ``record`` tells of."""
+    system = _part(facts, "system")
+    gpus = _part(facts, "cuda").get("gpus") or [{}]
+    device = Machine(
+        backend=need.backend,
+        # TensorRT for RTX comes with the environment, at the version that qmdd asks for.
+        version=tensorrt_of(facts) or record.version,
+        compute_capability=str(gpus[0].get("compute_capability") or ""),
+        system=str(system.get("system") or ""),
+        machine=str(system.get("machine") or ""),
+    )
+    reason = refusal(record, device)
+    return None if reason is None else reason.partition(";")[0]
 
 
 def native_platform(facts: Mapping[str, Any]) -> str | None:

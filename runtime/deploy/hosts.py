@@ -16,7 +16,7 @@ FOLDER = "qmdd"
 MAX_BYTES = 1 << 20
 #: ssh hands a name on to a shell where the user's configuration has a ProxyCommand or a Match exec
 #: with %h or %r: what a shell would take for its own never gets that far.
-_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+@%-]*")
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+@-]*")
 _ADDRESS = re.compile(r"\[[0-9A-Fa-f:.]+(%[A-Za-z0-9_.-]+)?\]")
 _URL = re.compile(r"(?P<name>[^/]*?)(:(?P<port>\d{1,5}))?(?P<folder>/.*)?", re.DOTALL)
 _PLAIN = re.compile(r"(?P<name>([^:\[]*@)?(\[[^\]]*\]|[^:]*))(:(?P<folder>.*))?", re.DOTALL)
@@ -58,7 +58,7 @@ class Host:
             at and not _NAME.fullmatch(user)
         ):
             raise DeployError(
-                f"{text!r}: a host's or user's name has letters, digits and . _ - + % only, and "
+                f"{text!r}: a host's or user's name has letters, digits and . _ - + only, and "
                 "does not begin with a dash; give others a name in ssh's configuration"
             )
         folder = found["folder"] or FOLDER

@@ -1,7 +1,7 @@
 """A deployment's commands, without running any: what ``--dry-run`` shows.
 
-They come from the functions that the real run takes them from; what only the device knows (the
-environment's key) is written as ``<...>``.
+They come from the functions that the real run takes them from; what only the device knows (its
+home, the environment's key) is written as ``<...>``.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def plan(
     Raises:
         DeployError: a wheel or folder of wheels that is none.
     """
-    root = host.folder if host.folder.startswith(("/", "~")) else f"~/{host.folder}"
+    root = host.folder if host.folder.startswith(("/", "~")) else f"<home>/{host.folder}"
     layout = Layout(root, "<release>", "<environment>")
     items = bundle_items(bundle)
     wheel = options.wheel.name if options.wheel else pack_wheel()[0]
