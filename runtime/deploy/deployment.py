@@ -234,9 +234,10 @@ class _Deployment:
         return extras_for(self.bundle, self.outcome.facts, self.need)
 
     def open_folder(self) -> str:
-        """Lock the device's folder; its absolute path."""
+        """Lock the device's folder, see what runs there; its absolute path."""
         found = self.ask("open", folder=self.host.folder)
         self.free = int(found["free"])
+        self.outcome.previous = current_release(self.ask)
         return str(found["root"])
 
     def wheels(self) -> list[Item]:
@@ -288,8 +289,7 @@ class _Deployment:
     def chosen_release(self, key: str) -> str:
         """The current release, if it is of this bundle and environment; or a new one's id."""
         outcome = self.outcome
-        current = current_release(self.ask)
-        outcome.previous = current
+        current = outcome.previous
         held = read_release(self.ask, current) if current else None
         if held and not self.options.remake and current:
             same = (
