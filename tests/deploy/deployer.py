@@ -1,4 +1,4 @@
-"""``qmdd deploy`` and ``qmdd rollback`` as processes, against the devices of a :class:`.lab.Lab`."""
+"""``qmdd deploy`` and ``qmdd rollback`` as processes, against the devices of a lab."""
 
 from __future__ import annotations
 

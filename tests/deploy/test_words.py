@@ -20,8 +20,8 @@ from qmdd.runtime.deploy.ssh_words import explain
         (255, "me@x: Permission denied (publickey).", "does not accept any key of yours"),
         (255, "No ED25519 host key is known for x and you have requested strict checking.\n"
          "Host key verification failed.", "host key is not known here"),
-        (255, "@@@@\n@ WARNING: REMOTE HOST IDENTIFICATION HAS CHANGED! @\n@@@@\nHost key for x has "
-         "changed\nHost key verification failed.", "not the one that is known"),
+        (255, "@@@@\n@ WARNING: REMOTE HOST IDENTIFICATION HAS CHANGED! @\n@@@@\nHost key for x "
+         "has changed\nHost key verification failed.", "not the one that is known"),
         (255, "Timeout, server x not responding.", "the connection broke (Timeout, server x"),
         (255, "", "the connection broke (ssh says nothing)"),
         (-9, "", "the connection broke"),
