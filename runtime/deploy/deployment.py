@@ -12,7 +12,6 @@ import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +37,7 @@ from .fitness import (
 )
 from .hosts import Host
 from .layout import Layout
+from .look import look
 from .outcome import AGAIN, DEPLOYED, FAILED, Outcome, last_words
 from .payload import Item, bundle_items, further_wheels, runtime_wheel
 from .releases import current_release, damaged, prune, read_release
@@ -221,13 +221,9 @@ class _Deployment:
 
     def look(self) -> tuple[str, ...]:
         """Find out what the device is; the extras of qmdd that it needs."""
-        spec = find_spec("..device.probe", __package__)
-        assert spec is not None  # noqa: S101 - it is a file of ours
-        assert spec.origin is not None  # noqa: S101
-        source = Path(spec.origin).read_text(encoding="utf-8")
-        found = self.ask("facts", source=source, folder=None)
-        self.outcome.facts = found["facts"]
-        warning = clock_warning(float(found["time"]), time.time())
+        assert self.work is not None  # noqa: S101 - as in ask
+        self.outcome.facts, there = look(self.work.connection, self.host.folder)
+        warning = clock_warning(there, time.time())
         if warning:
             self.outcome.warnings.append(warning)
         check_python(self.outcome.facts, self.options.python)

@@ -7,6 +7,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+from ..errors import DeployError
 from .layout import COMPLETE, KEPT_SCRIPTS, LAUNCHER, QUIET, Layout
 from .payload import Item
 from .work import Work
@@ -62,7 +63,14 @@ def make_environment(
     work.run(layout.make_env(python, system_packages=system_packages), timeout=TIMEOUT)
     pinned = any(item.name == CONSTRAINTS for item in items)
     install = layout.install(items[0].name, extras, index=index, constraints=pinned)
-    work.run(install, timeout=TIMEOUT, environment=QUIET)
+    try:
+        work.run(install, timeout=TIMEOUT, environment=QUIET)
+    except DeployError as error:
+        if not index:
+            raise
+        raise DeployError(
+            f"{error}; a device that reaches no package index takes its wheels from --wheels"
+        ) from error
     ask("keep_only", folder=("envs", key, "bin"), starts=KEPT_SCRIPTS)
     ask("write", path=("envs", key, "bin", "qmdd"), text=LAUNCHER, mode=0o777)
     ask("remove", path=("envs", f"{key}.wheels"))

@@ -40,7 +40,8 @@ def test_what_is_a_host(text: str, host: Host) -> None:
     "text",
     ["", ":x", "-box", "me@-box", "-me@box", "a b", "a;b", "a$(id)", "a`id`", "a|b", "a&b", "a'b",
      'a"b', "a\\b", "a\nb", "box\n", "a%hb", "@box", "me@", "[box", "ssh://", "ssh:///x",
-     "[::1;id]", "ssh://box:99999", "ssh://box:0", "ssh://box:x", "box:a\0b", "ünï", "a*b", "a>b", "~box"],
+     "[::1;id]",
+     "ssh://box:99999", "ssh://box:0", "ssh://box:x", "box:a\0b", "ünï", "a*b", "a>b", "~box"],
 )  # fmt: skip
 def test_what_is_none(text: str) -> None:
     with pytest.raises(DeployError):
