@@ -32,6 +32,7 @@ EXTRAS = {
     "sensitivity": "train",
     "freeze": "train",
     "import": "train",
+    "doctor": "runtime",
     "estimate": "export",
     "stats": "export",
     "zoo": "runtime",

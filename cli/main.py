@@ -34,6 +34,7 @@ SUMMARIES = {
     "sensitivity": "Measure which layer loses how much at which width.",
     "freeze": "Turn a trained checkpoint into integer codes.",
     "import": "Read a published NPR or N2UQ checkpoint.",
+    "doctor": "Say what is wrong with this machine, and what fits it.",
     "estimate": "Estimate a bundle's least time on a device, from its data sheet.",
     "stats": "Count parameters, operations and bytes of a network.",
     "zoo": "List the built-in checkpoints, or print a model card.",
