@@ -26,6 +26,7 @@ EXTRAS = {
     "inspect": "export",
     "bench": "runtime",
     "detect": "runtime",
+    "watch": "runtime",
     "eval": "runtime",
     "train": "train",
     "calibrate": "train",
