@@ -1,7 +1,7 @@
 """The facts of a machine, as JSON: what decides whether a bundle runs on it, and how well.
 
 This file stands alone: the standard library only, in syntax that Python 3.8 reads, so that its
-source can be sent to a device on which nothing of ours is installed (``python3 - FOLDER``). It
+source can be sent to a device on which nothing of ours is installed (``python3 -I - FOLDER``). It
 judges nothing; :mod:`qmdd.runtime.doctor` does.
 
 Whatever it meets, it goes on: a section that fails is empty and named under ``failed``. What may
