@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,9 +22,9 @@ from .output import print_json, progress
 
 if TYPE_CHECKING:
     from ..runtime.bundle import Bundle
-    from ..runtime.deploy.fitness import EngineNeed
     from ..runtime.deploy.hosts import Host
     from ..runtime.deploy.outcome import Outcome
+    from ..runtime.device.needs import TargetNeeds
 
 #: As :data:`qmdd.runtime.deploy.fleet.JOBS`, and the defaults of
 #: :class:`qmdd.runtime.deploy.deployment.Options`; a test holds them together.
@@ -124,7 +125,7 @@ def command(
     from ..runtime.errors import DeployError
 
     opened = Bundle.open(bundle)
-    need = None if runtime == "onnxruntime" else engine_need(opened)
+    need = _need(opened, runtime)
     options = Options(
         python=python,
         config=ssh_config,
@@ -173,12 +174,12 @@ def command(
     return 0 if all(outcome.passed for outcome in outcomes) else FAILURE
 
 
-def engine_need(bundle: Bundle) -> EngineNeed | None:
-    """What the engine of the bundle's target needs, ``None`` if the model itself is run."""
+def _need(bundle: Bundle, runtime: str | None) -> TargetNeeds:
+    """What the target asks of a device; nothing of its GPU where another runtime is asked."""
+    from ..exporter.target_needs import needs_of
     from ..exporter.targets import find_target
-    from ..runtime.deploy.fitness import EngineNeed
 
-    engine = find_target(bundle.target).engine
-    if engine is None:
-        return None
-    return EngineNeed(engine.backend, engine.versions, engine.compute_capabilities)
+    need = needs_of(find_target(bundle.target))
+    if runtime in (None, "tensorrt"):
+        return need
+    return dataclasses.replace(need, backend="", runtime=str(runtime), jetpack="", memory=0)

@@ -17,9 +17,9 @@ from .output import print_json, print_line
 if TYPE_CHECKING:
     from ..runtime.bundle import Bundle
     from ..runtime.deploy.deployment import Options
-    from ..runtime.deploy.fitness import EngineNeed
     from ..runtime.deploy.hosts import Host
     from ..runtime.deploy.outcome import Outcome
+    from ..runtime.device.needs import TargetNeeds
 
 
 def python_option(command: F) -> F:
@@ -116,7 +116,7 @@ def _measured(found: dict[str, Any]) -> list[str]:
 def print_plan(
     bundle: Bundle,
     hosts: Sequence[Host],
-    need: EngineNeed | None,
+    need: TargetNeeds,
     options: Options,
     *,
     as_json: bool,

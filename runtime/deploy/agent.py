@@ -319,7 +319,7 @@ class Agent:
         """What the source of :mod:`qmdd.runtime.device.probe` finds out about this machine."""
         space: dict[str, Any] = {"__name__": "probe"}
         exec(compile(source, "probe", "exec"), space)  # noqa: S102
-        return {"facts": space["collect"](folder), "time": time.time()}
+        return {"facts": space["collect"](folder)}
 
     def do_run(
         self, arguments: list[str], timeout: float, environment: dict[str, str]

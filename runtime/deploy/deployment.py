@@ -16,7 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from ..bundle import MANIFEST, Bundle
-from ..engine import engine_folder, read_record
+from ..device.judge_gpu import TENSORRT
+from ..device.needs import TargetNeeds
+from ..engine import engine_folder
 from ..errors import DeployError, EngineError
 from .connection import Connection, DeviceOSError
 from .environment import (
@@ -26,15 +28,7 @@ from .environment import (
     is_complete,
     make_environment,
 )
-from .fitness import (
-    EngineNeed,
-    check_python,
-    clock_warning,
-    engine_fault,
-    extras_for,
-    native_platform,
-    tensorrt_of,
-)
+from .fitness import engine_fault, judge, native_platform, tensorrt_of
 from .hosts import Host
 from .layout import Layout
 from .look import look
@@ -84,7 +78,7 @@ class Options:
 def deploy(
     bundle: Bundle,
     host: Host,
-    need: EngineNeed | None,
+    need: TargetNeeds,
     options: Options,
     report: Report | None = None,
 ) -> Outcome:
@@ -93,7 +87,7 @@ def deploy(
     Args:
         bundle: an opened bundle.
         host: the device.
-        need: what its target's engine needs, ``None`` if the model itself is run.
+        need: what its target asks of a device; without ``backend`` the model itself is run.
         options: how.
         report: called with ``(what is being done, done, total)``.
 
@@ -110,7 +104,7 @@ def deploy(
 
 class _Deployment:
     def __init__(
-        self, bundle: Bundle, host: Host, need: EngineNeed | None, options: Options, report: Report
+        self, bundle: Bundle, host: Host, need: TargetNeeds, options: Options, report: Report
     ) -> None:
         self.bundle, self.host, self.need, self.options = bundle, host, need, options
         self.report = report
@@ -213,7 +207,7 @@ class _Deployment:
     @property
     def system_packages(self) -> bool:
         """A Jetson's TensorRT belongs to the system's Python."""
-        return self.need is not None and self.need.backend == "tensorrt"
+        return self.need.backend == TENSORRT
 
     def ask(self, do: str, /, **what: object) -> dict[str, Any]:
         assert self.work is not None  # noqa: S101 - there is a connection in every step that asks
@@ -222,12 +216,10 @@ class _Deployment:
     def look(self) -> tuple[str, ...]:
         """Find out what the device is; the extras of qmdd that it needs."""
         assert self.work is not None  # noqa: S101 - as in ask
-        self.outcome.facts, there = look(self.work.connection, self.host.folder)
-        warning = clock_warning(there, time.time())
-        if warning:
-            self.outcome.warnings.append(warning)
-        check_python(self.outcome.facts, self.options.python)
-        return extras_for(self.bundle, self.outcome.facts, self.need)
+        self.outcome.facts = look(self.work.connection, self.host.folder)
+        extras, warnings = judge(self.bundle, self.outcome.facts, self.need, time.time())
+        self.outcome.warnings += warnings
+        return extras
 
     def open_folder(self) -> str:
         """Lock the device's folder, see what runs there; its absolute path."""
@@ -316,11 +308,11 @@ class _Deployment:
 
     def must_build(self) -> bool:
         """Whether the engine has to be built there."""
-        if self.need is None:
+        if not self.need.backend:
             return False
         if engine_folder(self.bundle) is None or self.options.remake:
             return True
-        fault = engine_fault(read_record(self.bundle), self.outcome.facts, self.need)
+        fault = engine_fault(self.bundle, self.outcome.facts)
         if fault:
             self.outcome.warnings.append(f"the bundle's engine is not used: {fault}; built anew")
         return fault is not None

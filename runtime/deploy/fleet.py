@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 
 from ..bundle import Bundle
+from ..device.needs import TargetNeeds
 from .connection import close_all
 from .deployment import Options, deploy
-from .fitness import EngineNeed
 from .hosts import Host
 from .outcome import Outcome
 
@@ -22,7 +22,7 @@ HostReport = Callable[[Host, str, int, int], None]
 def deploy_to_all(
     bundle: Bundle,
     hosts: Sequence[Host],
-    need: EngineNeed | None,
+    need: TargetNeeds,
     options: Options,
     *,
     jobs: int = JOBS,

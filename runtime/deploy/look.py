@@ -10,8 +10,8 @@ from .connection import Connection
 from .hosts import Host
 
 
-def look(connection: Connection, folder: str | None = None) -> tuple[dict[str, Any], float]:
-    """The facts of the device, and its clock's Unix time.
+def look(connection: Connection, folder: str | None = None) -> dict[str, Any]:
+    """The facts of the device.
 
     Args:
         connection: to it.
@@ -24,8 +24,8 @@ def look(connection: Connection, folder: str | None = None) -> tuple[dict[str, A
     assert spec is not None  # noqa: S101 - it is a file of ours
     assert spec.origin is not None  # noqa: S101
     source = Path(spec.origin).read_text(encoding="utf-8")
-    found = connection.ask("facts", source=source, folder=folder)
-    return found["facts"], float(found["time"])
+    facts: dict[str, Any] = connection.ask("facts", source=source, folder=folder)["facts"]
+    return facts
 
 
 def look_at(
@@ -37,4 +37,4 @@ def look_at(
         DeployError: it cannot be reached, or has no Python.
     """
     with Connection(host, python=python, config=config, ask=ask) as connection:
-        return look(connection, host.folder)[0]
+        return look(connection, host.folder)

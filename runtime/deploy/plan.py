@@ -10,18 +10,17 @@ import posixpath
 from typing import Any
 
 from ..bundle import Bundle
+from ..device.judge_gpu import RTX, TENSORRT
+from ..device.needs import TargetNeeds
 from .connection import bootstrap, ssh_arguments
 from .deployment import Options
-from .fitness import EngineNeed
 from .hosts import Host
 from .layout import Layout
 from .payload import bundle_items, further_wheels
 from .wheel import pack_wheel
 
 
-def plan(
-    bundle: Bundle, host: Host, need: EngineNeed | None, options: Options
-) -> list[dict[str, Any]]:
+def plan(bundle: Bundle, host: Host, need: TargetNeeds, options: Options) -> list[dict[str, Any]]:
     """The steps in their order.
 
     Each has ``step``, ``there`` (whether it runs on the device), ``what`` in words, and
@@ -35,7 +34,7 @@ def plan(
     items = bundle_items(bundle)
     wheel = options.wheel.name if options.wheel else pack_wheel()[0]
     wheels = [wheel, *(item.name for item in further_wheels(options.wheels))]
-    extras = ("runtime", "rtx") if need and need.backend == "tensorrt_rtx" else ("runtime",)
+    extras = ("runtime", "rtx") if need.backend == RTX else ("runtime",)
     shell = bootstrap(options.python)
     ssh = [
         *ssh_arguments(host, config=options.config, ask=options.ask, patience=options.patience),
@@ -50,14 +49,14 @@ def plan(
     step("connect", "one connection; all that follows goes through it as data", ssh, there=False)
     step("look", "Python, system, GPU, TensorRT, memory, disk, clock")
     step("copy", f"what it lacks of {files}, into {posixpath.join(root, 'objects')}")
-    system = need is not None and need.backend == "tensorrt"
+    system = need.backend == TENSORRT
     make = layout.make_env(options.python, system_packages=system)
     step("environment", f"if it has none for {', '.join(wheels)}", make)
     pinned = options.constraints is not None
     install = layout.install(wheel, extras, index=options.wheels is None, constraints=pinned)
     step("environment", "and install into it", install)
     step("release", f"links to these files in {layout.bundle}")
-    if need is not None:
+    if need.backend:
         step("build", "unless the bundle's engine is for this very device", layout.build())
     step("verify", "0 wrong codes, or the deployment ends here", layout.verify(options.runtime))
     if options.bench_seconds:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from qmdd.runtime.deploy.fitness import clock_warning
 from qmdd.runtime.deploy.hosts import Host
 from qmdd.runtime.deploy.outcome import last_words, report_path
 from qmdd.runtime.deploy.ssh_words import explain
@@ -52,14 +51,6 @@ def test_a_long_tale_is_cut() -> None:
 )
 def test_the_line_that_says_why(said: str, line: str) -> None:
     assert last_words(said) == line
-
-
-def test_a_clock_that_is_wrong() -> None:
-    now = 1_800_000_000.0
-    assert clock_warning(now + 299, now) is None
-    assert "6 minutes ahead" in str(clock_warning(now + 361, now))
-    assert "1200 days behind" in str(clock_warning(now - 1200 * 86400 - 5, now))
-    assert "timedatectl" in str(clock_warning(0, now))
 
 
 def test_reports_have_names_that_are_names() -> None:
