@@ -17,13 +17,13 @@ from typing import Any
 
 from ..bundle import MANIFEST, Bundle
 from ..device.judge_gpu import TENSORRT
+from ..device.judge_machine import ENVIRONMENT
 from ..device.needs import TargetNeeds
 from ..engine import engine_folder
 from ..errors import DeployError, EngineError
 from .connection import Connection, DeviceOSError
 from .environment import (
     CONSTRAINTS,
-    ROOM_FOR_ENVIRONMENT,
     environment_key,
     is_complete,
     make_environment,
@@ -253,7 +253,7 @@ class _Deployment:
         total = sum(sizes.values())
         outcome.present = sum(have.values())
         missing = total - outcome.present
-        room = missing + (ROOM_FOR_ENVIRONMENT if fresh else 0)
+        room = missing + (ENVIRONMENT if fresh else 0)
         if room > self.free:
             raise DeployError(
                 f"not enough space there: {room >> 20:,} MiB are needed"

@@ -13,9 +13,6 @@ from .payload import Item
 from .work import Work
 
 CONSTRAINTS = "constraints.txt"
-#: Bytes that a new environment may take, beside the wheels that are copied: 222 MB were measured on
-#: x86-64, and pip needs some more while it works.
-ROOM_FOR_ENVIRONMENT = 300 << 20
 #: Seconds for pip on a slow device with a slow network.
 TIMEOUT = 3600.0
 

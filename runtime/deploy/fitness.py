@@ -50,6 +50,9 @@ def judge(
             found += judge_tensorrt(known, need)
     hopeless = [one for one in found if one.state == FAULT and one.what in _HOPELESS]
     if hopeless:
+        system = known.text("python", "system")
+        if hopeless[0].what == "TensorRT" and known.text(TENSORRT, "system", "version") and system:
+            raise DeployError(f"TensorRT: {hopeless[0].found}; deploy with --python {system}")
         raise DeployError(in_words(hopeless[0]))
     _check_target(known, need)
     found += [*judge_memory(known, need), *judge_power(known), *judge_clock(known, None, now)]
