@@ -132,7 +132,7 @@ def test_two_devices_at_once_one_failing(deployer: Deployer) -> None:
     one, two = found["hosts"]
     assert (one["host"]["destination"], one["state"]) == ("device-a", "deployed")
     assert (two["host"]["destination"], two["state"], two["step"]) == ("device-b", "failed", "look")
-    assert "is Python 3.9.2, qmdd needs 3.10 or newer" in two["error"]
+    assert "Python: 3.9.2, qmdd needs 3.10" in two["error"]
     assert current(good) == one["release"]
     assert (deployer.bundle / "devices" / "device-a.json").is_file()
     assert not (deployer.bundle / "devices" / "device-b.json").exists()

@@ -67,7 +67,7 @@ def test_a_card_needs_the_extra_of_its_builder(judged: Callable[..., Any]) -> No
         ("orin 6.2", "agx-orin@6.2", {}, r"7\.4 GiB of memory, not 64\.0 GiB"),
         ("orin 5.1", "orin-nx@5.1", {}, r"Python: 3\.8\.10, qmdd needs 3\.10"),
         ("orin 6.2", "orin-nano@6.2", {"tensorrt": {"python": {}, "system": {"version": "10.3.0"}}},
-         r"TensorRT: 10\.3\.0, but for /usr/bin/python3, .*; deploy with --python /usr/bin/python3"),
+         r"TensorRT: 10\.3\.0, but for /usr/bin/python3, .*; deploy with --python /usr/bin/"),
         ("x86", "cpu", {"python": {"ensurepip": False}}, "venv: no module ensurepip.*sudo apt"),
         ("x86", "cpu", {"system": {"libc": "musl"}}, "no ONNX Runtime for musl"),
         ("x86", "cpu", {"system": {"machine": "armv7l"}}, "no ONNX Runtime for armv7l"),
