@@ -19,7 +19,7 @@ PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check -c constrain
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help env export test engines lint clean
+.PHONY: help env export test test-docs docs engines lint clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -31,6 +31,12 @@ export: $(STAMP) ## export the built-in checkpoint and prove the result exact
 
 test: $(STAMP) ## run the tests, one process a core (PYTEST_ARGS="-k word" for some of them)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile $(PYTEST_ARGS)
+
+docs: $(STAMP) ## make the documentation's site in out/site; a warning is an error
+	$(BIN)/sphinx-build -q -W --keep-going -c docs/site -d build/doctrees . out/site
+
+test-docs: docs ## run every command block of the documentation, look at every link (a few minutes)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadgroup tests/site/check_*.py $(PYTEST_ARGS)
 
 engines: $(STAMP) ## build and audit the engines of all full-size networks (a few minutes)
 	$(BIN)/python benchmarks/engine_matrix.py

@@ -148,6 +148,7 @@ def _recipe(record: Record) -> str:
         lines.append(record.trained)
     lines += [
         "",
+        "<!-- not run: it needs the data set, and time -->",
         "```sh",
         f"qmdd train --data {record.data}/train --recipe {record.name} --eval {record.data}/test",
         "```",
