@@ -64,7 +64,8 @@ def _packs(target: Target) -> bool:
 def _opset_of(target: Target, storage: str, opset: int | None) -> int:
     from .passes.pack_weights import MIN_OPSET, opset_for
 
-    usual = opset_for(storage) if _packs(target) else target.opset
+    chosen = _packs(target) and storage != "own"  # packed bytes are held at any opset
+    usual = opset_for(storage) if chosen else target.opset
     version = usual if opset is None else opset
     low = _within(target, version)
     needed = {"int2": MIN_OPSET[2], "int4": MIN_OPSET[4]}.get(storage, low)

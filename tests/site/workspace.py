@@ -57,7 +57,7 @@ class Workspace:
     def __init__(self, root: Path) -> None:
         self.root = root
 
-    def run(self, command: str, timeout: float = 300) -> subprocess.CompletedProcess[str]:
+    def run(self, command: str, timeout: float = 1200) -> subprocess.CompletedProcess[str]:
         """Run a shell script that ends at its first failure, the workspace's own ``qmdd`` first."""
         path = os.pathsep.join([str(self.root / ".venv/bin"), os.environ.get("PATH", "")])
         return subprocess.run(
@@ -91,7 +91,7 @@ def make_workspace(root: Path, make_video: Callable[..., Path]) -> Workspace:
     space = Workspace(root)
     made = space.run(
         """
-        qmdd export --bits 2 --target cpu -o bundle
+        qmdd export --bits 2 --target cpu -o bundle --images photos
         qmdd export --bits 2 -o out/resnet23-w2a2-onnx --images photos
         qmdd train --data images/train --bits 2 --out runs/mine
         qmdd train --data images/train --bits 32 --out runs/full
