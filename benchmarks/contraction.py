@@ -1,4 +1,4 @@
-"""How many codes flip if a compiler contracts ``acc * m + b`` to one fused multiply-add. *Simulated*.
+"""How many codes flip where ``acc * m + b`` is contracted to a fused multiply-add. *Simulated*.
 
 TensorRT compiles products and sums into kernels of its own and may round them once instead of
 twice. Here every addition of a product in the model for TensorRT is computed so: product and sum in
