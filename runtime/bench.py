@@ -243,10 +243,9 @@ def bench(
 
 
 def _check(what: str, numbers: Sequence[int], most: int) -> None:
-    wrong = [number for number in numbers if not 1 <= number <= most]
-    if wrong or not numbers:
-        told = wrong[0] if wrong else "none"
-        raise SessionError(f"{what}={told} must be within 1..{most}")
+    for number in numbers:
+        if not 1 <= number <= most:
+            raise SessionError(f"{what}={number} must be within 1..{most}")
 
 
 def _requests(bundle: Bundle, runtimes: Sequence[str], twin: Path | None) -> dict[str, Any]:
