@@ -116,7 +116,7 @@ def _compared(work: Work) -> Iterator[None]:
             if last:
                 found = channels_first(found)
             logits = found.pop("logit")
+            # Golden codes are a row of codes, in C order, and so become those found.
             flat = {name: array.reshape(-1) for name, array in found.items()}
-            ours = {layer: array.reshape(-1) for layer, array in codes.items()}
-            work.result.add(np.array([logit]), ours, {"logit": logits, **flat})
+            work.result.add(np.array([logit]), codes, {"logit": logits, **flat})
             yield
