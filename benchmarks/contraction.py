@@ -22,6 +22,7 @@ from _record import record
 from onnx import TensorProto, helper
 from target_parity import spread
 
+from qmdd.exporter.code_budget import halved
 from qmdd.exporter.export import CONTRACT, export_bundle
 from qmdd.exporter.parity import batches
 from qmdd.exporter.probes import with_probes
@@ -56,24 +57,6 @@ def contracted(data: bytes) -> tuple[bytes, int]:
     del model.graph.node[:]
     model.graph.node.extend(nodes)
     return bytes(model.SerializeToString()), count
-
-
-def halved(data: bytes) -> bytes:
-    """The model with every sum of a product in FP16: a fault that the budget must not hide."""
-    model = onnx.load_from_string(data)
-    products = {node.output[0] for node in model.graph.node if node.op_type == "Mul"}
-    nodes = []
-    for node in model.graph.node:
-        nodes.append(node)
-        if node.op_type == "Add" and products & set(node.input):
-            name = node.output[0]
-            node.output[0] = f"{name}.whole"
-            half = f"{name}.half"
-            nodes.append(helper.make_node("Cast", [node.output[0]], [half], to=TensorProto.FLOAT16))
-            nodes.append(helper.make_node("Cast", [half], [name], to=TensorProto.FLOAT))
-    del model.graph.node[:]
-    model.graph.node.extend(nodes)
-    return bytes(model.SerializeToString())
 
 
 def compared(

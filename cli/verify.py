@@ -40,9 +40,6 @@ if TYPE_CHECKING:
     from ..runtime.session import Session
 
 TIERS = ("strict", "deployed")
-#: The same as :data:`qmdd.runtime.golden_tiers.CODE_BUDGET`, which is not imported here because it
-#: imports numpy; a test holds the two together.
-CODE_BUDGET = 0.02
 _ALONE = "torch is not installed: the bundle's golden results took the checkpoint's place"
 
 
@@ -75,7 +72,7 @@ _ALONE = "torch is not installed: the bundle's golden results took the checkpoin
     type=click.FloatRange(0, 1),
     callback=no_nan,
     metavar="F",
-    help=f"Share of the codes that may differ in TensorRT (--golden); default: {CODE_BUDGET}.",
+    help="Share of the codes that may differ in an engine (--golden); default: BUNDLE's own.",
 )
 @runtime_option
 @threads_option
@@ -118,8 +115,7 @@ def command(
     alone = not named and find_spec("torch") is None
     with stdout_for_results(), progress() as report:
         if golden or alone:
-            budget = CODE_BUDGET if code_budget is None else code_budget
-            result = _against_golden(bundle, tiers, runtime, threads, budget, report)
+            result = _against_golden(bundle, tiers, runtime, threads, code_budget, report)
         else:
             source = (checkpoint, module, image_files(images))
             result = _against_source(bundle, source, tiers, runtime, threads, report)
@@ -175,7 +171,7 @@ def _against_golden(
     tiers: tuple[str, ...],
     runtime: str | None,
     threads: int | None,
-    code_budget: float,
+    code_budget: float | None,
     report: Report,
 ) -> VerifyResult:
     """Compare with what the bundle holds."""

@@ -15,7 +15,7 @@ import numpy as np
 from .bundle import Bundle
 from .errors import BundleError, SessionError
 from .golden import Golden, read_golden
-from .golden_tiers import CODE_BUDGET, Rebuild, Work, engine_work, onnx_work
+from .golden_tiers import Rebuild, Work, engine_work, onnx_work
 from .parity import GOLDEN, TIERS, VerifyResult
 from .probes import are_last, channels_first, probes_path
 from .sessions import TENSORRT, runtime_of
@@ -36,7 +36,7 @@ def check_golden(
     runtime: str | None = None,
     threads: int | None = None,
     rebuild: Rebuild | None = None,
-    code_budget: float = CODE_BUDGET,
+    code_budget: float | None = None,
     report: Report | None = None,
 ) -> VerifyResult:
     """Compare a bundle with its own golden results; one image and one session at a time.
@@ -47,7 +47,8 @@ def check_golden(
             the engine as it is, and ``codes``, a second one that shows its codes.
         runtime: what runs the deployed tier; by default what would be used.
         rebuild: makes the second engine; without it there is no tier ``codes``.
-        code_budget: share of the codes that may differ in the tier ``codes``; 0 in all others.
+        code_budget: share of the codes that may differ in the tier ``codes``, 0 in all others;
+            default: the bundle's own.
         report: called with ``("golden", done, total)``.
 
     Raises:
@@ -70,7 +71,7 @@ def check_golden(
     done, total = 0, sum(len(one.golden.images) for one in work)
     for one in work:
         try:
-            for _ in _compared(one):
+            for _ in compared(one):
                 done += 1
                 if report:
                     report("golden", done, total)
@@ -106,8 +107,12 @@ def _golden_of(bundle: Bundle) -> Golden:
     return golden
 
 
-def _compared(work: Work) -> Iterator[None]:
-    """Fill the work's result, image by image."""
+def compared(work: Work) -> Iterator[None]:
+    """Fill the work's result, image by image.
+
+    Raises:
+        BundleError, SessionError: as :func:`check_golden`.
+    """
     golden = work.golden
     with work.open() as session:
         last = are_last(session.metadata)

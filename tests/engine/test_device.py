@@ -125,7 +125,9 @@ def test_an_engine_passes_all_tiers_as_a_device_would_run_it(
     assert all(tier["images"] == 2 for tier in found["parity"])
     assert tiers["codes"]["codes_compared"] == tiers["strict"]["codes_compared"] > 0
     assert tiers["codes"]["wrong_codes"] == tiers["strict"]["wrong_codes"] == 0
-    assert (tiers["strict"]["code_budget"], tiers["codes"]["code_budget"]) == (0, 0.02)
+    budget = Bundle.open(built).manifest["code_budget"]
+    assert 0.0005 <= budget < 0.1  # of a narrow network: what FP16 flips, over 3
+    assert (tiers["strict"]["code_budget"], tiers["codes"]["code_budget"]) == (0, budget)
     assert not list(built.parent.glob("qmdd-verify-*"))
 
 
@@ -217,11 +219,11 @@ def test_wrong_codes_of_an_engine_are_found_in_their_layer(
     wrong = {layer["layer"]: layer["wrong"] == layer["codes"] for layer in codes["layers"]}
     assert [layer for layer, found in wrong.items() if found] == ["stages.1.0.conv1"]
     share = codes["wrong_codes"] / codes["codes_compared"]
-    assert 0.02 < share < 0.5
+    assert 0.1 < share < 0.5
     assert here("verify", built, *options, "--code-budget", share + 1e-6).exit_code == 0
     assert here("verify", built, *options, "--code-budget", share - 1e-6).exit_code == 1
     shown = here("verify", built, "--golden", "--layers", "--code-budget", 1)
-    assert "codes (tensorrt): up to 100.000% of the codes and 0.05 of a logit may" in shown.stdout
+    assert "codes (tensorrt): up to 100.000% of the codes and 0.02 of a logit may" in shown.stdout
     rows = [line.split() for line in shown.stdout.splitlines()]
     (row,) = [row for row in rows if row and row[0] == "stages.1.0.conv1"]
     assert (row[2], row[3]) == ("0", row[1])
@@ -236,7 +238,7 @@ def test_a_wrong_logit_of_the_engine_is_found(
     strict, engine, _codes = json.loads(result.stdout)["parity"]
     assert strict["max_abs_logit_diff"] < 1e-5
     assert engine["max_abs_logit_diff"] == pytest.approx(1, abs=1e-4)
-    assert engine["logit_bar"] == 0.05
+    assert engine["logit_bar"] == 0.02
 
 
 def test_a_changed_weight_is_found_before_the_engine_runs(

@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,16 +17,10 @@ from qmdd.exporter.engine.golden import build_probed
 from qmdd.exporter.errors import BuildError
 from qmdd.runtime.bundle import MODEL, Bundle, manifest_bytes
 from qmdd.runtime.engine import read_record
-from qmdd.runtime.errors import SessionError
+from qmdd.runtime.errors import BundleError, SessionError
 from qmdd.runtime.golden import Golden
-from qmdd.runtime.golden_tiers import CODE_BUDGET, engine_work
+from qmdd.runtime.golden_tiers import LEAST_BUDGET, engine_work
 from qmdd.runtime.probes import PROBES
-
-
-def test_the_budget_of_the_command_line_is_the_runtimes() -> None:
-    from qmdd.cli import verify
-
-    assert verify.CODE_BUDGET == CODE_BUDGET
 
 
 def _with_probes(folder: Path, data: bytes) -> Bundle:
@@ -59,6 +55,25 @@ def test_without_probes_there_is_nothing_to_build(
     bundle = Bundle.open(add_engine(make_bundle()))
     with pytest.raises(BuildError, match="holds no probes of its codes; export it anew"):
         build_probed(bundle, read_record(bundle), [(1, 3, 64, 64)], tmp_path)
+
+
+@pytest.mark.parametrize("share", [None, "0.1", -0.1, 1.5, True])
+def test_a_budget_that_is_no_share_is_refused(
+    make_bundle: Callable[..., Path], add_engine: Callable[..., Path], share: object
+) -> None:
+    bundle, golden = _with_probes(add_engine(make_bundle()), b""), _golden(64)
+
+    def rebuild(*_: object) -> Any:
+        return nullcontext()
+
+    bundle.manifest["code_budget"] = share
+    with pytest.raises(BundleError, match=r"code_budget .* is no share; export it anew"):
+        engine_work(bundle, golden, rebuild, None)
+    (_, codes), _ = engine_work(bundle, golden, rebuild, 0.25)
+    assert codes.result.code_budget == 0.25
+    del bundle.manifest["code_budget"]
+    (_, codes), _ = engine_work(bundle, golden, rebuild, None)
+    assert codes.result.code_budget == LEAST_BUDGET
 
 
 def _golden(*sides: int) -> Golden:
