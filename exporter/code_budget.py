@@ -2,7 +2,7 @@
 
 TensorRT compiles products and sums into kernels of its own and may round ``acc * m + b`` once where
 the model rounds twice: now and then a code flips, and what flips goes on through the network. How
-far it goes is the network's own. A real fault, sums in FP16, flips ten times as many at least
+far it goes is the network's own. A real fault, sums in FP16, flips nine times as many at least
 (docs/verify.md). So the budget is a part of what sums in FP16 flip, in this very network, on its
 golden images; that is simulated here, in ONNX Runtime, when a bundle is exported.
 """
