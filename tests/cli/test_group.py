@@ -62,6 +62,7 @@ def test_help_loads_no_library(process, args: list[str]) -> None:
         "calibrate",
         "sensitivity",
         "freeze",
+        "doctor",
         "estimate",
         "stats",
         "targets",
