@@ -27,6 +27,7 @@ EXTRAS = {
     "bench": "runtime",
     "detect": "runtime",
     "eval": "runtime",
+    "scan": "scan",
     "train": "train",
     "calibrate": "train",
     "sensitivity": "train",

@@ -27,6 +27,7 @@ SUMMARIES = {
     "build": "Build a bundle's TensorRT engine, and audit it.",
     "inspect": "Show a bundle's layers: planned against built.",
     "detect": "Score images with a bundle: real or fake.",
+    "scan": "Score a large collection to Parquet, restartable, here or on Ray.",
     "bench": "Measure a bundle's speed and memory on this machine.",
     "eval": "Measure accuracy and average precision on an image folder.",
     "train": "Train a low-bit detector on an image folder.",
