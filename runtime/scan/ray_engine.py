@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
+import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -25,6 +27,9 @@ _MAX_BLOCKS = 10_000
 _STORE = 128 << 20
 #: Nothing is reported to Ray's makers.
 _QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_BACKEND_LOG_LEVEL": "fatal"}
+#: Seconds that a cluster may take to answer.
+_PATIENCE = 10.0
+_CRITICAL = logging.CRITICAL + 1
 
 
 class Scorer:
@@ -88,9 +93,22 @@ def score_on_ray(
         ray.shutdown()
 
 
+def _check_reachable(address: str) -> None:
+    """Ray itself tries for minutes, where nothing listens."""
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdecimal():  # "auto", or what Ray will refuse at once
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), _PATIENCE).close()
+    except (OSError, OverflowError) as error:
+        raise ScanError(f"no Ray cluster at {address}: {error}; start one there") from error
+
+
 def _connect(ray: Any, address: str | None, cores: int | None) -> None:
     options: dict[str, Any] = {"address": address}
-    if address is None:
+    if address is not None:
+        _check_reachable(address)
+    else:
         options = {
             "address": "local",
             "num_cpus": cores,
@@ -108,20 +126,25 @@ def _connect(ray: Any, address: str | None, cores: int | None) -> None:
 def _scored(
     ray: Any, work: Work, parts: Sequence[Part], workers: int | None, cores: int
 ) -> Iterator[Counts]:
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    logging.getLogger("ray.data").setLevel(_CRITICAL)  # what fails is raised, and said here
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     most = workers or int(ray.cluster_resources().get("CPU", 1)) // cores
     rows = [part._asdict() for part in parts]
-    done = ray.data.from_items(rows, override_num_blocks=min(len(rows), _MAX_BLOCKS)).map_batches(
-        Scorer,
-        fn_constructor_args=(work, cores),
-        batch_size=1,
-        num_cpus=cores,
-        compute=ray.data.ActorPoolStrategy(size=max(1, min(most, len(rows)))),
-        max_restarts=RETRIES,
-        max_task_retries=RETRIES,
-    )
+    numbers = ray.data.from_items(rows, override_num_blocks=min(len(rows), _MAX_BLOCKS))
+    with warnings.catch_warnings():
+        # Ray 2.64 will take the two limits away; without them a part that kills its worker is
+        # tried for ever. Hence the bound in pyproject.toml.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        done = numbers.map_batches(
+            Scorer,
+            fn_constructor_args=(work, cores),
+            batch_size=1,
+            num_cpus=cores,
+            compute=ray.data.ActorPoolStrategy(size=max(1, min(most, len(rows)))),
+            max_restarts=RETRIES,
+            max_task_retries=RETRIES,
+        )
     for row in done.iter_rows():
         yield Counts(*(row[name] for name in Counts._fields))
 
@@ -134,8 +157,8 @@ def _failure(error: BaseException) -> ScanError:
             return ScanError(f"a worker fails: {inner}")
         cause = getattr(inner, "cause", None)
         inner = cause if isinstance(cause, BaseException) else inner.__cause__
-    said = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
     return ScanError(
-        f"workers fail again and again ({type(error).__name__}: {said[:200]}); what is finished is "
-        "kept: mend it, and run the same command again"
+        f"a worker died {RETRIES + 1} times over the same part ({type(error).__name__}): a file "
+        "that kills it, or too little memory for so many workers; finished parts are kept, and the "
+        "same command goes on"
     )
