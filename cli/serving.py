@@ -106,7 +106,7 @@ def check_serving(serving: Serving) -> None:
         reason = {
             "force": "a model repository is added to, never replaced",
             "verify": "only what is proven exact is served",
-        }.get(name, "with --bundle all that is settled")
+        }.get(name, "a --bundle is exported already")
         raise click.UsageError(f"{reason}; leave {given[name]} out")
 
 

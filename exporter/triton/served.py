@@ -141,7 +141,7 @@ def _by_tensorrt(
         )
     max_batch = asked.max_batch or most[0]
     sides = {**bundles[0].sides, "min_side": least[2], "max_side": most[2]}
-    built = {f"tensorrt {r.compute_capabilities[0]}": r.version for r in records}
+    built = {f"tensorrt_{r.compute_capabilities[0]}": r.version for r in records}
     settings = Settings(
         backend=TENSORRT,
         sides=sides,

@@ -15,6 +15,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from ..errors import RuntimeFailure, ScanError, not_installed
+from ..machine import usable_cores
 from .listing import Part
 from .table import Counts
 from .work import Work, open_detector, score_parts
@@ -81,12 +82,18 @@ def score_on_ray(
         import ray
         import ray.data
     except ImportError as error:
-        raise ScanError(not_installed("ray", "ray")) from error
+        missing = not_installed("ray", "ray")
+        raise ScanError(
+            f"{missing}; where pip finds none for this Python, scan without Ray"
+        ) from error
 
     cores = threads or 1
-    _connect(ray, address, workers * cores if workers else None)
+    wanted = min(workers or max(1, usable_cores() // cores), len(parts))
+    _connect(ray, address, wanted * cores)
     try:
-        yield from _scored(ray, work, parts, workers, cores)
+        if address is not None:
+            wanted = min(workers or len(parts), len(parts), _room(ray, address, cores))
+        yield from _scored(ray, work, parts, wanted, cores)
     except ray.exceptions.RayError as error:
         raise _failure(error) from error
     finally:
@@ -104,7 +111,18 @@ def _check_reachable(address: str) -> None:
         raise ScanError(f"no Ray cluster at {address}: {error}; start one there") from error
 
 
-def _connect(ray: Any, address: str | None, cores: int | None) -> None:
+def _room(ray: Any, address: str, cores: int) -> int:
+    """How many workers of ``cores`` cores the cluster has room for; more would never start."""
+    nodes = (node["Resources"].get("CPU", 0) for node in ray.nodes() if node["Alive"])
+    found = sum(int(cpus) // cores for cpus in nodes)
+    if not found:
+        raise ScanError(
+            f"no node of the Ray cluster at {address} has {cores} cores; lower --threads"
+        )
+    return found
+
+
+def _connect(ray: Any, address: str | None, cores: int) -> None:
     options: dict[str, Any] = {"address": address}
     if address is not None:
         _check_reachable(address)
@@ -120,16 +138,16 @@ def _connect(ray: Any, address: str | None, cores: int | None) -> None:
     except (ConnectionError, RuntimeError, ValueError, OSError) as error:
         where = f"no Ray cluster at {address}" if address else "Ray does not start here"
         said = " ".join(str(error).split())[:300]
-        raise ScanError(f"{where}: {said or type(error).__name__}") from error
+        hint = "; if it wants a token, set RAY_AUTH_MODE=token" if address else ""
+        raise ScanError(f"{where}: {said or type(error).__name__}{hint}") from error
 
 
 def _scored(
-    ray: Any, work: Work, parts: Sequence[Part], workers: int | None, cores: int
+    ray: Any, work: Work, parts: Sequence[Part], workers: int, cores: int
 ) -> Iterator[Counts]:
     logging.getLogger("ray.data").setLevel(_CRITICAL)  # what fails is raised, and said here
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
-    most = workers or int(ray.cluster_resources().get("CPU", 1)) // cores
     rows = [part._asdict() for part in parts]
     numbers = ray.data.from_items(rows, override_num_blocks=min(len(rows), _MAX_BLOCKS))
     with warnings.catch_warnings():
@@ -141,7 +159,7 @@ def _scored(
             fn_constructor_args=(work, cores),
             batch_size=1,
             num_cpus=cores,
-            compute=ray.data.ActorPoolStrategy(size=max(1, min(most, len(rows)))),
+            compute=ray.data.ActorPoolStrategy(size=workers),
             max_restarts=RETRIES,
             max_task_retries=RETRIES,
         )

@@ -92,10 +92,9 @@ def open_scan(
         OSError: the folder cannot be written.
     """
     _check_ours(folder)
-    held = _read(folder / RECORD)
-    if force or held is None:
+    held = None if force else _read(folder / RECORD)
+    if held is None:
         _clear(folder)
-        held = None
     fresh = folder / f".{INPUTS}"
     try:
         listing = write_listing(fresh, inputs, scan.part)

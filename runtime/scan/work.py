@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -44,7 +44,7 @@ def open_detector(work: Work, threads: int | None) -> Detector:
 
 
 def score_parts(
-    work: Work, detector: Detector, parts: Iterable[Part]
+    work: Work, detector: Detector, parts: Sequence[Part]
 ) -> Iterator[tuple[Part, Counts]]:
     """Score ``parts`` in order and write each as soon as it is complete; yields what was written.
 
@@ -55,9 +55,8 @@ def score_parts(
         SessionError: the runtime fails. ScanError, OSError: the list or a result.
     """
     scan, results = work.scan, Path(work.results)
-    ahead, parts = itertools.tee(parts)
     verdicts = detector.detect(
-        read_parts(results / INPUTS, ahead), threshold=scan.threshold, every=scan.every
+        read_parts(results / INPUTS, parts), threshold=scan.threshold, every=scan.every
     )
     for part in parts:
         found = list(itertools.islice(verdicts, part.files))

@@ -332,7 +332,7 @@ def test_an_engine(with_engine, tmp_path: Path, config_of) -> None:
     assert (model / "1" / "model.plan").read_bytes() == b"engine of b"
     held = {key: value.string_value for key, value in config.parameters.items()}
     assert (held["qmdd.min_side"], held["qmdd.max_side"]) == ("64", "512")
-    assert held["qmdd.version.1.tensorrt 8.6"] == "10.3.0"
+    assert held["qmdd.version.1.tensorrt_8.6"] == "10.3.0"
     with pytest.raises(ExportError, match="batches of at most 16, not 17"):
         serve_bundles([tmp_path / "b"], tmp_path / "models", asked=Asked(max_batch=17))
     with pytest.raises(ExportError, match="GPUs alone"):

@@ -83,9 +83,7 @@ def _wait_for_parts(results: Path, count: int, process: subprocess.Popen[str]) -
     raise AssertionError(f"no {count} parts after a minute")
 
 
-@pytest.mark.parametrize(
-    ("number", "code"), [(signal.SIGKILL, -9), (signal.SIGTERM, 143), (signal.SIGINT, 130)]
-)
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGKILL, -9), (signal.SIGINT, 130)])
 def test_killed_and_run_again(
     make_bundle: Callable[..., Path], collection, tmp_path: Path, number: int, code: int
 ) -> None:
@@ -99,9 +97,8 @@ def test_killed_and_run_again(
     done = len(list((results / "parts").glob("part-*.parquet")))
     assert 5 <= done < 75
     if number != signal.SIGKILL:
-        word = {signal.SIGTERM: "terminated", signal.SIGINT: "interrupted"}[number]
         kept = f"finished parts are kept in {results}; the same command goes on"
-        assert err.strip() == f"qmdd: {word}; {kept}"
+        assert err.strip() == f"qmdd: interrupted; {kept}"
     with _running(*args, "--json") as process:
         out, err = process.communicate(timeout=60)
     assert (process.returncode, err) == (0, "")
@@ -139,6 +136,7 @@ def test_on_ray_with_a_worker_killed(
     """
     pytest.importorskip("ray", reason="needs Ray: pip install 'qmdd[ray]'")
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))  # where Ray keeps its token
     folder, results = collection(5000), tmp_path / "results"
     args = [make_bundle(), folder, "--output", results, "--part=25", "--ray", "--workers=2"]
     with _running(*args, "--json") as process:
