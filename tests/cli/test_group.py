@@ -63,6 +63,7 @@ def test_help_loads_no_library(process, args: list[str]) -> None:
         "calibrate",
         "sensitivity",
         "freeze",
+        "doctor",
         "estimate",
         "stats",
         "targets",
