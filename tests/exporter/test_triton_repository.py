@@ -288,10 +288,20 @@ def test_names_that_are_none(name: str, proven_bundle: Path, tmp_path: Path) -> 
 
 def test_only_what_is_proven_is_served(copy_of, proven_bundle: Path, tmp_path: Path) -> None:
     tiers = Bundle.open(proven_bundle).manifest["parity"]
-    wrong = [{**tiers[0], "wrong_codes": 1}, *tiers[1:]]
+    layers = tiers[0]["layers"]
+    wrong = [{**tiers[0], "layers": [{**layers[0], "wrong": 1}, *layers[1:]]}, *tiers[1:]]
     not_a_number = [{**tiers[0], "max_abs_logit_diff": None}]
+    easy = [{**tiers[0], "max_abs_logit_diff": 9.0, "logit_bar": 10.0}]
     for number, (parity, said) in enumerate(
-        [([], "without being verified"), (wrong, "missed parity"), (not_a_number, "missed parity")]
+        [
+            ([], "without being verified"),
+            (wrong, r"missed parity when it was exported \(strict\)"),
+            (not_a_number, "missed parity"),
+            (easy, "missed parity"),
+            ([{**tiers[0], "layers": []}], "missed parity"),
+            ([{}], "does not say how it was proven"),
+            (["x"], "does not say how it was proven"),
+        ]
     ):
         with pytest.raises(ExportError, match=said):
             serve_bundles([copy_of(f"b{number}", parity=parity)], tmp_path / "models")
