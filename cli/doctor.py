@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from .deployment import config_option, hosts_of, python_option, stdin_is_terminal
 from .errors import FAILURE
 from .options import FILE, debug_option, json_option
 from .output import print_json, print_line, print_table
@@ -20,10 +22,24 @@ if TYPE_CHECKING:
 @click.option(
     "--target", metavar="NAME", help="What is to run here; default: what BUNDLE was exported for."
 )
+@click.option(
+    "--host",
+    metavar="[USER@]HOST[:DIR]",
+    help="Look at a device over ssh, as qmdd deploy reaches it; nothing of qmdd needs to be there.",
+)
+@python_option
+@config_option
 @json_option
 @debug_option
-def command(bundle: Path | None, target: str | None, as_json: bool) -> int:
-    """Look at this machine: is anything wrong with it, and what can it run.
+def command(
+    bundle: Path | None,
+    target: str | None,
+    host: str | None,
+    python: str,
+    ssh_config: Path | None,
+    as_json: bool,
+) -> int:
+    """Look at this machine, or at another one: is anything wrong with it, and what can it run.
 
     Each finding says how it stands (ok, note, warning, fault) and what to do. With BUNDLE or
     --target, what these need is looked for. The exit code is 1 if there is a fault.
@@ -31,6 +47,7 @@ def command(bundle: Path | None, target: str | None, as_json: bool) -> int:
     \b
     qmdd doctor
     qmdd doctor bundle
+    qmdd doctor bundle --host jetson@192.168.1.20
     qmdd doctor --target orin-nano@6.2 --json
     """
     from ..exporter.target_needs import all_needs
@@ -40,7 +57,10 @@ def command(bundle: Path | None, target: str | None, as_json: bool) -> int:
 
     target = _full_name(target)
     needs = bundle_needs(Bundle.open(bundle)) if bundle is not None else None
-    facts, now = facts_here(bundle), None
+    if host is None:
+        facts, now = facts_here(bundle), None
+    else:
+        facts, now = _facts_there(host, python, ssh_config), time.time()
     found = diagnose(facts, bundle=needs, target=target, targets=all_needs(), now=now)
     if as_json:
         print_json(found.to_dict())
@@ -54,6 +74,15 @@ def facts_here(folder: Path | None) -> dict[str, Any]:
     from ..runtime.device.probe import collect
 
     return collect(None if folder is None else str(folder))
+
+
+def _facts_there(host: str, python: str, ssh_config: Path | None) -> dict[str, Any]:
+    """The facts of a device; the disk is that of the folder that qmdd deploy would take."""
+    named = hosts_of([host], None)[0]
+
+    from ..runtime.deploy.look import look_at
+
+    return look_at(named, python=python, config=ssh_config, ask=stdin_is_terminal())
 
 
 def _full_name(name: str | None) -> str | None:

@@ -26,6 +26,8 @@ EXTRAS = {
     "inspect": "export",
     "bench": "runtime",
     "detect": "runtime",
+    "deploy": "runtime",
+    "rollback": "runtime",
     "watch": "runtime",
     "eval": "runtime",
     "train": "train",

@@ -29,6 +29,8 @@ SUMMARIES = {
     "detect": "Score images with a bundle: real or fake.",
     "watch": "Score what comes into a folder, for as long as it runs.",
     "bench": "Measure a bundle's speed and memory on this machine.",
+    "deploy": "Bring a bundle to devices over ssh, and verify it there.",
+    "rollback": "Return a device to what it ran before.",
     "eval": "Measure accuracy and average precision on an image folder.",
     "train": "Train a low-bit detector on an image folder.",
     "calibrate": "Quantise a full-precision checkpoint without training.",
