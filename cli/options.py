@@ -36,7 +36,7 @@ QUANTIZERS = ("minmax", "lsq", "n2uq", "binary")
 WIDTHS = ("1", "2", "3", "4", "8", "32")
 #: The same as :data:`qmdd.runtime.sessions.RUNTIMES`, which is not imported here because it imports
 #: numpy; a test holds the two together.
-RUNTIMES = ("onnxruntime", "native", "openvino")
+RUNTIMES = ("onnxruntime", "native", "openvino", "tensorrt")
 DEFAULT_ARCH, DEFAULT_BITS = "resnet23", 2
 FULL_PRECISION = 32
 
@@ -53,7 +53,8 @@ def _number(_ctx: click.Context, _param: click.Parameter, text: str | None) -> i
     return None if text is None else int(text)
 
 
-def _no_nan(_ctx: click.Context, _param: click.Parameter, value: float | None) -> float | None:
+def no_nan(_ctx: click.Context, _param: click.Parameter, value: float | None) -> float | None:
+    """Callback of a number that lies in a range."""
     if value is not None and math.isnan(value):  # compares false with both ends of the range
         raise click.BadParameter("not a number")
     return value
@@ -102,7 +103,7 @@ def threshold_option(default: str) -> Callable[[F], F]:
     return click.option(
         "--threshold",
         type=click.FloatRange(0, 1),
-        callback=_no_nan,
+        callback=no_nan,
         metavar="F",
         help=f"Score above which an image is called fake; default: {default}.",
     )

@@ -203,3 +203,14 @@ def audio_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
         container.mux(stream.encode(frame))
         container.mux(stream.encode())
     return path
+
+
+@pytest.fixture(scope="session")
+def tensorrt_device(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Environment variables for processes on a "device" with TensorRT and a GPU, both stand-ins."""
+    from .standin.device import device_environment
+
+    found = device_environment(tmp_path_factory.mktemp("cudart"))
+    if found is None:
+        pytest.skip("no C compiler (cc) for the stand-in of CUDA's library; install gcc")
+    return found
