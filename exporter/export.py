@@ -22,12 +22,16 @@ from ..runtime.contract import INPUT, OUTPUT, SIDES, THRESHOLD
 from ..runtime.files import check_replaceable, folder_in_place, sha256_of
 from ..runtime.golden import Golden, write_golden
 from ..runtime.native import library_path
+from ..runtime.parity import TierResult
+from ..runtime.probes import PROBES
+from ..runtime.sessions import RUNTIMES
 from .engine.recipe import RECIPE, recipe
 from .errors import ExportError
 from .lower import Lowered, check_model, check_quantised, node_counts, onnx_for_target
 from .multithreshold import DOMAIN
-from .parity import TierResult, batches, compare, require_runtime, source_outputs
+from .parity import batches, compare, require_runtime, source_outputs
 from .plan import PLAN_SIDE, planned_layers
+from .probes import probes_of
 from .samples import sample_images
 from .source import Source, source_from_checkpoint
 from .storage import check_microsoft, choose_storage
@@ -150,6 +154,10 @@ def export_bundle(
         seconds += time.perf_counter() - writing
         checking = time.perf_counter()
         _write_golden(folder / GOLDEN, network, paths, contract)
+        if source.quantized and lowered_for.runtime in RUNTIMES:  # a device of ours will use them
+            for name, made in ((MODEL, lowered), (NATIVE_MODEL, native)):
+                if made is not None:
+                    (folder / PROBES[name]).write_bytes(probes_of(made.model).suffix)
         plan = _plan(lowered_for, lowered)
         parity = (
             compare(

@@ -9,7 +9,6 @@ runtime that the bundle is made for runs it. Codes are compared as integers at e
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -22,119 +21,22 @@ from torch import nn
 from ..models import Codes, quantised_chains
 from ..runtime.bundle import Bundle
 from ..runtime.images import load_rgb
-from ..runtime.native import library_path, require_library
+from ..runtime.parity import TIERS, LayerResult, TierResult, VerifyResult
 from ..runtime.preprocess import prepare
-from ..runtime.session import OnnxSession, Session
+from ..runtime.probes import channels_first, layer_of
+from ..runtime.session import Session
 from ..runtime.sessions import NATIVE, ONNXRUNTIME, OPENVINO, QONNX, runtime_of
+from ..runtime.tiers import native_model, tier_session, unplanned
 from .errors import ParityError
-from .probes import Probed, layer_of, with_probes
+from .probes import Probed, with_probes
 from .source import find_source
 
 U8 = npt.NDArray[np.uint8]
 F32 = npt.NDArray[np.float32]
 Report = Callable[[str, int, int], None]
 
-TIERS = ("strict", "deployed")
-#: Largest difference of two logits that counts as parity: the last bits of the head's float sums.
-LOGIT_BAR = 1e-5
-#: The same where every layer sums floats, each runtime in its own order (4e-6 was measured on a
-#: trained full-precision ResNet-23; networks with larger logits differ by more).
-FLOAT_LOGIT_BAR = 1e-4
 #: Images compared at once, if of one size.
 BATCH = 4
-
-
-@dataclasses.dataclass
-class LayerResult:
-    """Codes compared and found different at one quantizer."""
-
-    layer: str
-    codes: int = 0
-    wrong: int = 0
-
-
-@dataclasses.dataclass
-class TierResult:
-    """Parity of one tier over all images; ``layers`` is empty in full precision.
-
-    ``fallbacks``: a line for each layer that ``runtime`` silently runs in another precision than
-    planned.
-    """
-
-    tier: str
-    images: int = 0
-    max_abs_logit_diff: float = 0.0
-    flipped_verdicts: int = 0
-    layers: list[LayerResult] = dataclasses.field(default_factory=list)
-    quantized: bool = True
-    runtime: str = ONNXRUNTIME
-    fallbacks: list[str] = dataclasses.field(default_factory=list)
-
-    @property
-    def codes_compared(self) -> int:
-        """Over all layers and images."""
-        return sum(layer.codes for layer in self.layers)
-
-    @property
-    def wrong_codes(self) -> int:
-        """Codes that differ, over all layers and images."""
-        return sum(layer.wrong for layer in self.layers)
-
-    @property
-    def logit_bar(self) -> float:
-        """:data:`LOGIT_BAR`, or in full precision :data:`FLOAT_LOGIT_BAR`."""
-        return LOGIT_BAR if self.quantized else FLOAT_LOGIT_BAR
-
-    @property
-    def passed(self) -> bool:
-        """Every code equal, logits within :attr:`logit_bar`, no verdict flipped, no fallback."""
-        close = self.max_abs_logit_diff <= self.logit_bar
-        compared = self.images > 0 and (self.codes_compared > 0 or not self.quantized)
-        same = not self.wrong_codes and close and not self.flipped_verdicts
-        return compared and same and not self.fallbacks
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain data for JSON and the manifest."""
-        return {
-            "tier": self.tier,
-            "runtime": self.runtime,
-            "images": self.images,
-            "codes_compared": self.codes_compared,
-            "wrong_codes": self.wrong_codes,
-            "max_abs_logit_diff": self.max_abs_logit_diff,
-            "logit_bar": self.logit_bar,
-            "flipped_verdicts": self.flipped_verdicts,
-            "fallbacks": list(self.fallbacks),
-            "layers": [dataclasses.asdict(layer) for layer in self.layers],
-        }
-
-
-@dataclasses.dataclass
-class VerifyResult:
-    """What :func:`verify_bundle` found."""
-
-    bundle: Path
-    arch: str
-    bits: int
-    target: str
-    model_bytes: int
-    seconds: float
-    parity: list[TierResult]
-
-    @property
-    def passed(self) -> bool:
-        """Whether every tier passed."""
-        return bool(self.parity) and all(tier.passed for tier in self.parity)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain data for JSON."""
-        plain = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-        return {
-            **plain,
-            "bundle": str(self.bundle),
-            "parity": [tier.to_dict() for tier in self.parity],
-            "passed": self.passed,
-        }
 
 
 @contextlib.contextmanager
@@ -223,15 +125,16 @@ def compare(
     ]
     if native is not None:
         sides.append(_side(network, native, NATIVE, NATIVE, threads))
-    _audit([side.result for side in sides], model, threads, plan)
+    for side in sides:
+        side.result.fallbacks = unplanned(model, side.result.runtime, plan, threads)
     done = 0
     for batch in batches(images, contract):
         logits, codes = source_outputs(network, batch)
         for side in sides:
             outputs = side.session.run(batch)
             if side.probed.last:
-                outputs = {name: _first(found) for name, found in outputs.items()}
-            _add(side.result, logits, codes, outputs, side.probed.names)
+                outputs = channels_first(outputs)
+            side.result.add(logits, codes, outputs)
         done += len(batch)
         if report:
             report("parity", done, len(images))
@@ -285,73 +188,12 @@ def require_runtime(runtime: str) -> None:
 
 
 def _session(result: TierResult, probed: Probed, threads: int | None) -> Session:
-    model, outputs = probed.model, ["logit", *probed.names]
-    if result.runtime == OPENVINO:
-        from ..runtime.openvino_session import OpenvinoSession
-
-        return OpenvinoSession(model, threads=threads, outputs=outputs)
+    outputs = ["logit", *probed.names]
     if result.runtime == QONNX:
         from .qonnx_session import QonnxSession
 
-        return QonnxSession(model, outputs=outputs)
-    library = require_library() if result.runtime == NATIVE else None
-    return OnnxSession(
-        model,
-        optimize=result.tier != "strict",
-        threads=threads,
-        outputs=outputs,
-        library=library,
-    )
-
-
-def _audit(
-    results: Sequence[TierResult],
-    model: Path,
-    threads: int | None,
-    plan: Sequence[Mapping[str, Any]],
-) -> None:
-    """Note what the file as shipped, without probes, runs in another precision than planned."""
-    for result in results:
-        if result.runtime == OPENVINO and plan:
-            from ..runtime.openvino_audit import audit, fallbacks
-            from ..runtime.openvino_session import OpenvinoSession
-
-            result.fallbacks = fallbacks(audit(OpenvinoSession(model, threads=threads), plan))
-
-
-def _add(
-    result: TierResult,
-    logits: F32,
-    codes: dict[str, U8],
-    outputs: dict[str, npt.NDArray[Any]],
-    names: Sequence[str],
-) -> None:
-    theirs = outputs["logit"]
-    _check_shape("logit", logits, theirs)
-    with np.errstate(invalid="ignore"):  # equal infinities: their difference is no number
-        difference = np.abs(logits.astype(np.float64) - theirs.astype(np.float64))
-    # A NaN on either side must not pass: np.max hands it on, and NaN <= bar is false.
-    result.max_abs_logit_diff = float(np.max([result.max_abs_logit_diff, difference.max()]))
-    result.flipped_verdicts += int(((logits > 0) != (theirs > 0)).sum())
-    result.images += len(logits)
-    for layer, name in zip(result.layers, names, strict=True):
-        ours = codes[layer.layer]
-        _check_shape(layer.layer, ours, outputs[name])
-        layer.codes += ours.size
-        layer.wrong += int((ours != outputs[name]).sum())
-
-
-def _first(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Channels-last codes as the source has them, ``[N, C, H, W]``; others as they are."""
-    return np.moveaxis(array, -1, 1) if array.ndim == 4 else array
-
-
-def _check_shape(what: str, ours: npt.NDArray[Any], theirs: npt.NDArray[Any]) -> None:
-    if ours.shape != theirs.shape:
-        raise ParityError(
-            f"{what} has shape {list(theirs.shape)} in the exported model, {list(ours.shape)} in "
-            "its source; export it again"
-        )
+        return QonnxSession(probed.model, outputs=outputs)
+    return tier_session(probed.model, result.tier, result.runtime, threads, outputs)
 
 
 def _runtime_of(bundle: Bundle, asked: str | None) -> str:
@@ -363,19 +205,6 @@ def _runtime_of(bundle: Bundle, asked: str | None) -> str:
     if asked is not None:
         raise ParityError(f"{bundle.path}: a QONNX model runs in qonnx alone; leave --runtime out")
     return QONNX
-
-
-def _native_model(bundle: Bundle, tiers: Sequence[str], asked: str | None) -> Path | None:
-    """The model for the native operators, where they are asked for, or built and nothing else is.
-
-    It is what runs on such a machine, so it belongs to what is deployed.
-    """
-    if asked == NATIVE:
-        require_library()
-        return bundle.native_path
-    if asked is not None or "deployed" not in tiers or library_path() is None:
-        return None
-    return bundle.native_path
 
 
 def verify_bundle(
@@ -419,7 +248,7 @@ def verify_bundle(
         report,
         runtime=ONNXRUNTIME if ran_by == NATIVE else ran_by,
         plan=opened.manifest.get("plan") or (),
-        native=_native_model(opened, tiers, runtime),
+        native=native_model(opened, tiers, runtime),
     )
     return VerifyResult(
         bundle=opened.path,

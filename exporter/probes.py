@@ -7,29 +7,27 @@ marked, where the tensor is an integer code in any runtime.
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from ..runtime.probes import BYTES_LAST, LAYOUT, SUFFIX, are_last
 from .errors import ParityError
 
 if TYPE_CHECKING:
     import onnx
 
-#: Metadata of a model whose code tensors are channels-last bytes, and their layout.
-_LAYOUT, _BYTES_LAST = "qmdd.codes", "uint8 NHWC"
 #: What follows the name of a code tensor that is written with a border (native operators).
 HALO = ".halo"
-#: Suffix of a code tensor's name; what stands before it is the layer's.
-SUFFIX = ".codes"
 
 
 def note_layout(model: onnx.ModelProto) -> None:
     """Write into ``model`` that its code tensors are UINT8 ``[N, H, W, C]``."""
-    model.metadata_props.add(key=_LAYOUT, value=_BYTES_LAST)
+    model.metadata_props.add(key=LAYOUT, value=BYTES_LAST)
 
 
 def codes_are_last(model: onnx.ModelProto) -> bool:
     """Whether the code tensors of ``model`` are UINT8 ``[N, H, W, C]``."""
-    return any((p.key, p.value) == (_LAYOUT, _BYTES_LAST) for p in model.metadata_props)
+    return are_last({p.key: p.value for p in model.metadata_props})
 
 
 def code_tensors(model: onnx.ModelProto) -> dict[str, int]:
@@ -55,8 +53,8 @@ def code_tensors(model: onnx.ModelProto) -> dict[str, int]:
     return found
 
 
-def _crop(model: onnx.ModelProto) -> None:
-    """Make code tensors that are written with a border of padding (:data:`HALO`) without it, too.
+def _crop(model: onnx.ModelProto, extra: onnx.ModelProto) -> None:
+    """Into ``extra``: what makes code tensors without their border of padding (:data:`HALO`).
 
     Only probes read them so: the model's own layers need the border.
     """
@@ -64,7 +62,7 @@ def _crop(model: onnx.ModelProto) -> None:
     from onnx import helper, numpy_helper
 
     made = {out for node in model.graph.node for out in node.output}
-    for node in list(model.graph.node):
+    for node in model.graph.node:
         name = node.output[0].removesuffix(HALO)
         if name == node.output[0] or name in made:
             continue
@@ -72,14 +70,24 @@ def _crop(model: onnx.ModelProto) -> None:
         limits = {"start": [halo] * 2, "end": [-halo] * 2, "axes": [1, 2]}
         for what, value in limits.items():
             stored = numpy_helper.from_array(np.array(value, dtype=np.int64), f"{name}.{what}")
-            model.graph.initializer.append(stored)
+            extra.graph.initializer.append(stored)
         operands = [node.output[0], *(f"{name}.{what}" for what in limits)]
-        model.graph.node.append(helper.make_node("Slice", operands, [name], name=f"{name}/probe"))
+        extra.graph.node.append(helper.make_node("Slice", operands, [name], name=f"{name}/probe"))
 
 
-def layer_of(tensor: str) -> str:
-    """The layer that a code tensor belongs to."""
-    return tensor.removesuffix(SUFFIX)
+class Probes(NamedTuple):
+    """What makes the code tensors of a model further outputs of it.
+
+    Attributes:
+        suffix: a part of a model: nodes, initializers, outputs; the model's bytes and then these
+            are the probed model.
+        names: of the outputs.
+        last: whether they are channels-last.
+    """
+
+    suffix: bytes
+    names: list[str]
+    last: bool
 
 
 class Probed(NamedTuple):
@@ -88,6 +96,20 @@ class Probed(NamedTuple):
     model: bytes
     names: list[str]
     last: bool
+
+
+def probes_of(model: onnx.ModelProto) -> Probes:
+    """The probes of ``model``; of a full-precision one they are empty."""
+    import onnx
+    from onnx import helper
+
+    tensors = code_tensors(model)
+    extra = onnx.ModelProto()
+    _crop(model, extra)
+    for name, kind in tensors.items():
+        extra.graph.output.append(helper.make_tensor_value_info(name, kind, None))
+    suffix = bytes(extra.SerializeToString(deterministic=True)) if tensors else b""
+    return Probes(suffix, list(tensors), codes_are_last(model))
 
 
 def with_probes(path: str | os.PathLike[str], *, quantized: bool = True) -> Probed:
@@ -101,16 +123,13 @@ def with_probes(path: str | os.PathLike[str], *, quantized: bool = True) -> Prob
         ParityError: not an ONNX file, or one without code tensors that should have them.
     """
     import onnx
-    from onnx import helper
 
     try:
-        model = onnx.load(path)
+        data = Path(path).read_bytes()
+        model = onnx.load_from_string(data)
     except Exception as error:
         raise ParityError(f"{path}: not a readable ONNX model ({error})") from error
-    tensors = code_tensors(model)
-    if quantized and not tensors:
+    probes = probes_of(model)
+    if quantized and not probes.names:
         raise ParityError(f"{path}: no code tensors in it; qmdd did not export this model")
-    _crop(model)
-    for name, kind in tensors.items():
-        model.graph.output.append(helper.make_tensor_value_info(name, kind, None))
-    return Probed(model.SerializeToString(), list(tensors), codes_are_last(model))
+    return Probed(data + probes.suffix, probes.names, probes.last)

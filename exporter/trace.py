@@ -30,10 +30,10 @@ from torch.nn import functional as F
 
 from ..models import Codes, Head, ModelError, QuantConv2d, quantised_chains, quantised_convolutions
 from ..models.checkpoint import tables
+from ..runtime.probes import SUFFIX
 from .errors import ExportError
 from .exactness import check_exact
 from .multithreshold import DOMAIN, OPSET, add_function
-from .probes import SUFFIX
 
 if TYPE_CHECKING:
     import onnx

@@ -112,6 +112,12 @@ class OpenvinoSession(Session):
         self.outputs = self._choose(names, outputs)
         self._indices = [names.index(name) for name in self.outputs]
 
+    @property
+    def metadata(self) -> dict[str, str]:
+        """As the base class says; OpenVINO keeps it with the graph."""
+        held = dict(self._graph.get_rt_info().items()).get("framework", {})
+        return {name: value.astype(str) for name, value in held.items()}
+
     def _fetch(self, images: U8) -> list[Array]:
         found = self._compiled({0: images})
         # Copies: the arrays are views of memory that the next run overwrites.

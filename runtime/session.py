@@ -46,6 +46,11 @@ class Session(abc.ABC):
         #: on stderr where a container does not give them all.
         self._threads = threads or usable_cores()
 
+    @property
+    def metadata(self) -> dict[str, str]:
+        """What the file's maker wrote about it: ONNX's ``metadata_props``."""
+        return {}
+
     @abc.abstractmethod
     def _fetch(self, images: U8) -> list[Array]:
         """The chosen outputs, in order; raises whatever the runtime raises."""
@@ -162,7 +167,7 @@ class OnnxSession(Session):
 
     @property
     def metadata(self) -> dict[str, str]:
-        """What the file's maker wrote about it: ONNX's ``metadata_props``."""
+        """As the base class says."""
         return dict(self._session.get_modelmeta().custom_metadata_map)
 
 

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from qmdd.exporter.export import ExportResult
-from qmdd.exporter.parity import LayerResult, TierResult, VerifyResult
 from qmdd.runtime.files import sha256_of
+from qmdd.runtime.parity import LayerResult, TierResult, VerifyResult
 
 KEYS = {"bundle", "arch", "bits", "target", "model_bytes", "seconds", "parity"}
 TIER_KEYS = {

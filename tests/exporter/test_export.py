@@ -30,7 +30,7 @@ from qmdd.exporter.export import (
     export_bundle,
     sizes,
 )
-from qmdd.exporter.parity import FLOAT_LOGIT_BAR, TierResult, compare, source_outputs
+from qmdd.exporter.parity import compare, source_outputs
 from qmdd.exporter.plan import planned_layers
 from qmdd.exporter.samples import sample_images
 from qmdd.exporter.source import source_from_checkpoint
@@ -43,6 +43,7 @@ from qmdd.runtime.errors import ImageError
 from qmdd.runtime.files import sha256_of
 from qmdd.runtime.golden import read_golden
 from qmdd.runtime.images import load_rgb
+from qmdd.runtime.parity import FLOAT_LOGIT_BAR, TierResult
 from qmdd.runtime.preprocess import prepare
 
 pytestmark = pytest.mark.usefixtures("shallow", "quick_trace")

@@ -13,11 +13,12 @@ from PIL import Image
 
 from qmdd.exporter.export import CONTRACT
 from qmdd.exporter.lower import Lowered, check_model, onnx_for_target
-from qmdd.exporter.parity import TierResult, compare
+from qmdd.exporter.parity import compare
 from qmdd.exporter.plan import planned_layers
 from qmdd.exporter.targets import find_target
 from qmdd.models import Detector
 from qmdd.models.conv import QuantConv2d
+from qmdd.runtime.parity import TierResult
 
 pytest.importorskip("openvino", reason="the extra 'openvino' is not installed")
 

@@ -17,16 +17,11 @@ import torch
 from onnx import numpy_helper
 from PIL import Image
 
-from qmdd.exporter import parity
 from qmdd.exporter.errors import ParityError
 from qmdd.exporter.export import CONTRACT
 from qmdd.exporter.lower import check_quantised, onnx_for_target
 from qmdd.exporter.parity import (
     BATCH,
-    LOGIT_BAR,
-    TIERS,
-    LayerResult,
-    TierResult,
     batches,
     compare,
     recorded_codes,
@@ -36,7 +31,9 @@ from qmdd.exporter.targets import find_target
 from qmdd.models import Detector, quantised_chains
 from qmdd.models.checkpoint import freeze
 from qmdd.models.packing import pack_plane, unpack_plane
-from qmdd.runtime.errors import ImageError
+from qmdd.runtime import tiers
+from qmdd.runtime.errors import BundleError, ImageError
+from qmdd.runtime.parity import LOGIT_BAR, TIERS, LayerResult, TierResult
 from qmdd.runtime.session import OnnxSession
 
 TraceOnce = Callable[[Detector], onnx.ModelProto]
@@ -374,7 +371,7 @@ def test_a_fault_of_one_tier_is_charged_to_it(
                 found["stages.1.0.conv2.codes"] = codes
             return found
 
-    monkeypatch.setattr(parity, "OnnxSession", Faulty)
+    monkeypatch.setattr(tiers, "OnnxSession", Faulty)
     path = _write(_lowered(small, trace_once), tmp_path)
     strict, deployed = compare(small, path, pictures, CONTRACT, threads=1)
     assert (strict.wrong_codes, strict.passed) == (0, True)
@@ -391,7 +388,7 @@ def _answering(
         def run(self, images: npt.NDArray[np.uint8]) -> dict[str, npt.NDArray[Any]]:
             return change(super().run(images))
 
-    monkeypatch.setattr(parity, "OnnxSession", Changed)
+    monkeypatch.setattr(tiers, "OnnxSession", Changed)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
@@ -424,7 +421,7 @@ def test_equal_infinities_do_not_pass(value: float) -> None:
     result = TierResult("strict", layers=[LayerResult("a")])
     logits = np.float32([value])
     codes = np.zeros((1, 1, 1, 1), dtype=np.uint8)
-    parity._add(result, logits, {"a": codes}, {"logit": logits, "a.codes": codes}, ["a.codes"])
+    result.add(logits, {"a": codes}, {"logit": logits, "a.codes": codes})
     assert not result.passed
 
 
@@ -444,7 +441,7 @@ def test_outputs_of_another_shape_are_not_compared(
     """Broadcasting would count codes that are not there."""
     _answering(monkeypatch, lambda found: {**found, name: shape(found[name])})
     path = _write(_lowered(small, trace_once), tmp_path)
-    with pytest.raises(ParityError, match=f"{name.removesuffix('.codes')}.* shape"):
+    with pytest.raises(BundleError, match=f"{name.removesuffix('.codes')}.* shape"):
         compare(small, path, pictures, CONTRACT, threads=1)
 
 

@@ -14,9 +14,10 @@ from onnx import TensorProto, helper, numpy_helper
 from qmdd.exporter.errors import ParityError
 from qmdd.exporter.lower import onnx_for_target
 from qmdd.exporter.parity import source_outputs
-from qmdd.exporter.probes import code_tensors, layer_of, with_probes
+from qmdd.exporter.probes import code_tensors, with_probes
 from qmdd.exporter.targets import find_target
 from qmdd.models import Detector, quantised_chains
+from qmdd.runtime.probes import layer_of
 
 
 @pytest.mark.parametrize(
