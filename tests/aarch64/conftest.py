@@ -130,11 +130,12 @@ def native_device(
 
 @pytest.fixture(scope="session")
 def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two sample images, cut to 64x64: a processor that is emulated takes seconds for each."""
+    """Two sample images, cut to 64x64 and 32x48: what is emulated takes its time."""
     folder = tmp_path_factory.mktemp("images")
-    for path in sample_images()[::4]:
+    for path, (width, height) in zip(sample_images()[::4], ((64, 64), (32, 48)), strict=True):
         with Image.open(path) as image:
-            image.convert("RGB").crop((64, 64, 128, 128)).save(folder / f"{path.stem}.png")
+            cut = image.convert("RGB").crop((64, 64, 64 + width, 64 + height))
+            cut.save(folder / f"{path.stem}.png")
     return folder
 
 

@@ -1,4 +1,4 @@
-"""The files of an arm64 Debian with Python, fetched by this machine's own apt; nothing is installed."""
+"""The files of an arm64 Debian with Python, by this machine's own apt; nothing is installed."""
 
 from __future__ import annotations
 
