@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,6 @@ from qmdd.exporter.passes.engine_blob import int4_constants
 from qmdd.exporter.passes.lower_thresholds import lower_thresholds
 from qmdd.exporter.passes.pack_weights import packed_constants
 from qmdd.exporter.passes.transpose_rest import transpose_rest
-from qmdd.exporter.trace import canonical_from_detector
 from qmdd.models import Detector, build_detector, mobilenet, quantised_chains, resnet
 from qmdd.models.checkpoint import checkpoint_bytes, freeze
 from qmdd.models.quantizers import (
@@ -130,34 +128,6 @@ def make_detector(settle: Callable[[Detector], Detector]) -> Callable[..., Detec
             return detector
 
     return make
-
-
-@pytest.fixture(scope="session")
-def trace_once() -> Callable[[Detector], onnx.ModelProto]:
-    """:func:`canonical_from_detector`, run once for equal detectors; each call a fresh copy."""
-    known: dict[str, bytes] = {}
-
-    def trace(detector: Detector) -> onnx.ModelProto:
-        digest = hashlib.sha256(detector.config.to_json().encode())
-        known_weights = copy.deepcopy(detector)
-        if detector.config.quantized:
-            freeze(known_weights)
-        for name, tensor in known_weights.state_dict().items():
-            digest.update(f"{name}{list(tensor.shape)}".encode() + tensor.numpy().tobytes())
-        key = digest.hexdigest()
-        if key not in known:
-            known[key] = canonical_from_detector(detector).SerializeToString(deterministic=True)
-        return onnx.load_from_string(known[key])
-
-    return trace
-
-
-@pytest.fixture
-def quick_trace(
-    monkeypatch: pytest.MonkeyPatch, trace_once: Callable[[Detector], onnx.ModelProto]
-) -> None:
-    """Exports of a detector that was traced before do not trace it again."""
-    monkeypatch.setattr("qmdd.exporter.trace.canonical_from_detector", trace_once)
 
 
 @pytest.fixture(scope="session")
