@@ -23,7 +23,15 @@ from qmdd.exporter.passes.engine_blob import int4_constants
 from qmdd.exporter.passes.lower_thresholds import lower_thresholds
 from qmdd.exporter.passes.pack_weights import packed_constants
 from qmdd.exporter.passes.transpose_rest import transpose_rest
-from qmdd.models import Detector, build_detector, mobilenet, quantised_chains, resnet
+from qmdd.models import (
+    Detector,
+    build_detector,
+    mobilenet,
+    n2uq_resnet,
+    npr_resnet,
+    quantised_chains,
+    resnet,
+)
 from qmdd.models.checkpoint import checkpoint_bytes, freeze
 from qmdd.models.quantizers import (
     LsqActivation,
@@ -35,6 +43,7 @@ from qmdd.models.quantizers import (
 #: 1/8 of the real widths, as in the other rooms, and one block to a stage: tracing takes 2 s.
 NARROW = 1 / 8
 SHALLOW = {name: (block, (1, 1, 1, 1)) for name, (block, _) in resnet.LAYOUTS.items()}
+SHALLOW_N2UQ = {name: (block, (1, 2, 1, 1)) for name, (block, _) in n2uq_resnet.LAYOUTS.items()}
 #: No expansion, a strided block, a residual one; every projection's ratio but 144 -> 32 is whole.
 SHALLOW_MOBILE = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 1, 2))
 
@@ -45,6 +54,8 @@ I64 = npt.NDArray[np.int64]
 def _patch_depth(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(resnet, "LAYOUTS", SHALLOW)
     patch.setattr(mobilenet, "SETTINGS", SHALLOW_MOBILE)
+    patch.setattr(n2uq_resnet, "LAYOUTS", SHALLOW_N2UQ)
+    patch.setattr(npr_resnet, "DEPTHS", (1, 2))
 
 
 @pytest.fixture
