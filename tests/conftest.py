@@ -259,3 +259,14 @@ def trace_once() -> TraceOnce:
 def quick_trace(monkeypatch: pytest.MonkeyPatch, trace_once: TraceOnce) -> None:
     """Exports of a detector that was traced before do not trace it again."""
     monkeypatch.setattr("qmdd.exporter.trace.canonical_from_detector", trace_once)
+
+
+@pytest.fixture(scope="session")
+def tensorrt_device(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Environment variables for processes on a "device" with TensorRT and a GPU, both stand-ins."""
+    from .standin.device import device_environment
+
+    found = device_environment(tmp_path_factory.mktemp("cudart"))
+    if found is None:
+        pytest.skip("no C compiler (cc) for the stand-in of CUDA's library; install gcc")
+    return found

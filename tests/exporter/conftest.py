@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import importlib.util
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import pytest
 import torch
 from PIL import Image
 
+from qmdd.exporter.export import export_bundle
 from qmdd.exporter.lower import _forget_shapes, _pack_initializers, _set_header
 from qmdd.exporter.multithreshold import DOMAIN
 from qmdd.exporter.passes.cell_stem import lower_cells
@@ -23,6 +25,7 @@ from qmdd.exporter.passes.engine_blob import int4_constants
 from qmdd.exporter.passes.lower_thresholds import lower_thresholds
 from qmdd.exporter.passes.pack_weights import packed_constants
 from qmdd.exporter.passes.transpose_rest import transpose_rest
+from qmdd.exporter.source import Source
 from qmdd.models import (
     Detector,
     build_detector,
@@ -284,3 +287,34 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
+def proven_bundle(
+    tmp_path_factory: pytest.TempPathFactory,
+    small: Detector,
+    trace_once: Callable[[Detector], onnx.ModelProto],
+    pictures: list[Path],
+) -> Path:
+    """A bundle of :func:`small` for target ``onnx``, parity passed. Read only."""
+    folder = tmp_path_factory.mktemp("proven") / "bundle"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("qmdd.exporter.trace.canonical_from_detector", trace_once)
+        source = Source(small, "resnet23", 2, {"sha256": "ab" * 32})
+        assert export_bundle(source, folder, images=pictures).passed
+    return folder
+
+
+@pytest.fixture(scope="session")
+def triton_config() -> Any:
+    """Triton's own protobuf definitions of a model's configuration, as its client ships them.
+
+    By its file: the package around it wants gRPC, which nothing here needs.
+    """
+    place = Path(importlib.util.find_spec("tritonclient").submodule_search_locations[0])
+    spec = importlib.util.spec_from_file_location(
+        "triton_model_config", place / "grpc" / "model_config_pb2.py"
+    )
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
