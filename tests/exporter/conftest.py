@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 import importlib.util
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -27,8 +26,15 @@ from qmdd.exporter.passes.lower_thresholds import lower_thresholds
 from qmdd.exporter.passes.pack_weights import packed_constants
 from qmdd.exporter.passes.transpose_rest import transpose_rest
 from qmdd.exporter.source import Source
-from qmdd.exporter.trace import canonical_from_detector
-from qmdd.models import Detector, build_detector, mobilenet, quantised_chains, resnet
+from qmdd.models import (
+    Detector,
+    build_detector,
+    mobilenet,
+    n2uq_resnet,
+    npr_resnet,
+    quantised_chains,
+    resnet,
+)
 from qmdd.models.checkpoint import checkpoint_bytes, freeze
 from qmdd.models.quantizers import (
     LsqActivation,
@@ -40,6 +46,7 @@ from qmdd.models.quantizers import (
 #: 1/8 of the real widths, as in the other rooms, and one block to a stage: tracing takes 2 s.
 NARROW = 1 / 8
 SHALLOW = {name: (block, (1, 1, 1, 1)) for name, (block, _) in resnet.LAYOUTS.items()}
+SHALLOW_N2UQ = {name: (block, (1, 2, 1, 1)) for name, (block, _) in n2uq_resnet.LAYOUTS.items()}
 #: No expansion, a strided block, a residual one; every projection's ratio but 144 -> 32 is whole.
 SHALLOW_MOBILE = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 1, 2))
 
@@ -50,6 +57,8 @@ I64 = npt.NDArray[np.int64]
 def _patch_depth(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(resnet, "LAYOUTS", SHALLOW)
     patch.setattr(mobilenet, "SETTINGS", SHALLOW_MOBILE)
+    patch.setattr(n2uq_resnet, "LAYOUTS", SHALLOW_N2UQ)
+    patch.setattr(npr_resnet, "DEPTHS", (1, 2))
 
 
 @pytest.fixture
@@ -133,34 +142,6 @@ def make_detector(settle: Callable[[Detector], Detector]) -> Callable[..., Detec
             return detector
 
     return make
-
-
-@pytest.fixture(scope="session")
-def trace_once() -> Callable[[Detector], onnx.ModelProto]:
-    """:func:`canonical_from_detector`, run once for equal detectors; each call a fresh copy."""
-    known: dict[str, bytes] = {}
-
-    def trace(detector: Detector) -> onnx.ModelProto:
-        digest = hashlib.sha256(detector.config.to_json().encode())
-        known_weights = copy.deepcopy(detector)
-        if detector.config.quantized:
-            freeze(known_weights)
-        for name, tensor in known_weights.state_dict().items():
-            digest.update(f"{name}{list(tensor.shape)}".encode() + tensor.numpy().tobytes())
-        key = digest.hexdigest()
-        if key not in known:
-            known[key] = canonical_from_detector(detector).SerializeToString(deterministic=True)
-        return onnx.load_from_string(known[key])
-
-    return trace
-
-
-@pytest.fixture
-def quick_trace(
-    monkeypatch: pytest.MonkeyPatch, trace_once: Callable[[Detector], onnx.ModelProto]
-) -> None:
-    """Exports of a detector that was traced before do not trace it again."""
-    monkeypatch.setattr("qmdd.exporter.trace.canonical_from_detector", trace_once)
 
 
 @pytest.fixture(scope="session")
