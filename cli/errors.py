@@ -30,6 +30,7 @@ EXTRAS = {
     "rollback": "runtime",
     "watch": "runtime",
     "eval": "runtime",
+    "scan": "scan",
     "train": "train",
     "calibrate": "train",
     "sensitivity": "train",
