@@ -21,7 +21,19 @@ ROOT = Path(__file__).parents[2]
 #: Languages whose blocks are run.
 RUN = ("sh", "python")
 #: Languages of blocks that are shown alone.
-SHOWN = ("text", "json", "yaml", "toml", "cpp", "{eval-rst}", "{toctree}", "{image}", "{figure}")
+SHOWN = (
+    "text",
+    "json",
+    "yaml",
+    "toml",
+    "ini",
+    "cpp",
+    "diff",
+    "{eval-rst}",
+    "{toctree}",
+    "{image}",
+    "{figure}",
+)
 
 _FENCE = re.compile(r"^( *)(```+)\s*(\S*)\s*$")
 _COMMENT = re.compile(r"<!--(.*?)-->", re.DOTALL)

@@ -11,6 +11,8 @@ from qmdd.cli.main import cli
 
 from .blocks import ROOT
 
+#: Folders of the project that hold scripts.
+_SCRIPTS = ("benchmarks", "docs", "examples", "experiments")
 _JOINT = re.compile(r"\\\n\s*")
 _SEPARATORS = ("|", "&&", ";", "<", ">", ">>", "2>&1")
 
@@ -45,8 +47,9 @@ def complaint(words: list[str]) -> str:
         makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
         missing = [t for t in targets if not re.search(rf"^{re.escape(t)}:", makefile, re.M)]
         return f"the Makefile has no {missing[0]}" if missing else ""
-    if program.rpartition("/")[2].startswith("python") and rest and rest[0].endswith(".py"):
-        return "" if (ROOT / rest[0]).is_file() else f"there is no {rest[0]}"
+    script = next((word for word in rest if word.endswith(".py")), "")
+    if program.rpartition("/")[2].startswith("python") and script.partition("/")[0] in _SCRIPTS:
+        return "" if (ROOT / script).is_file() else f"there is no {script}"
     return ""
 
 
