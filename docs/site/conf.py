@@ -32,6 +32,7 @@ include_patterns = [
     "CHANGELOG.md",
     "CONTRIBUTING.md",
     "benchmarks/README.md",
+    "examples/edge-box/README.md",
     "experiments/README.md",
     "exporter/samples_data/CREDITS.md",
     "models/zoo_data/*-w*.md",

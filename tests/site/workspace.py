@@ -23,7 +23,7 @@ from .blocks import ROOT
 #: Added to commands: a tiny network for an epoch, a second of measuring, no question of "exists".
 SHORTER = {
     "train": "--epochs 1 --width 0.125",
-    "bench": "--seconds 1",
+    "bench": "--seconds 1 --threads 1 --batch 1",
     "export": "--force",
     "calibrate": "--force",
     "freeze": "--force",
@@ -127,7 +127,7 @@ def _images(root: Path, make_video: Callable[..., Path]) -> None:
     """Tiny photos and data sets: fakes are upsampled, every pixel doubled."""
     rng = np.random.default_rng(7)
     for split in ("train", "val", "test"):
-        for generator in ("alpha", "beta"):
+        for generator in ("rdn_nearest", "dcgan_face"):
             for name in ("0_real", "1_fake"):
                 folder = root / "images" / split / generator / name
                 folder.mkdir(parents=True)
