@@ -36,7 +36,8 @@ test-aarch64: $(STAMP) ## prove wheel and bundles on an emulated device of aarch
 	$(BIN)/python -m pytest tests/aarch64/check_device.py $(PYTEST_ARGS)
 
 docs: $(STAMP) ## make the documentation's site in out/site; a warning is an error
-	$(BIN)/sphinx-build -q -W --keep-going -c docs/site -d build/doctrees . out/site
+	rm -rf out/site
+	$(BIN)/sphinx-build -q -E -W --keep-going -j auto -c docs/site -d build/doctrees . out/site
 
 test-docs: docs ## run every command block of the documentation, look at every link (a few minutes)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadgroup tests/site/check_*.py $(PYTEST_ARGS)

@@ -9,6 +9,7 @@ from typing import Any
 from .errors import ModelError
 from .quantizers import ACTIVATIONS, FULL_PRECISION, QUANTIZED_BITS, WEIGHTS
 
+#: Names of the networks.
 ARCHITECTURES = (
     "resnet23",
     "resnet34",

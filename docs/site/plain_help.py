@@ -1,4 +1,4 @@
-"""Help texts are plain: ``GENERATOR/0_real/*`` in one means a star, and no emphasis."""
+"""Help texts are plain: a star in one is no emphasis, ``user@host`` no address of mail."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import re
 import click
 from sphinx.application import Sphinx
 
-_MARKUP = re.compile(r"([*`|_\\])")
+_MARKUP = re.compile(r"([*`|_@\\])")
 
 
 def _escape(_app: Sphinx, _context: click.Context, lines: list[str]) -> None:
