@@ -11,13 +11,15 @@ from typing import Any
 import numpy as np
 
 PICTURES = Path(__file__).parent / "pictures"
-#: A layer of the built-in checkpoint whose chain folds whole, and one of its channels.
-CHECKPOINT, LAYER, CHANNEL = "resnet23-w2a2", "stages.0.1.conv1.act", 3
-SAMPLE = "fake_span_moose.webp"
+#: A layer of the built-in checkpoint whose chain folds whole.
+CHECKPOINT, LAYER = "resnet23-w2a2", "stages.0.1.conv1.act"
+PHOTOGRAPH, GENERATED = "real_moose.webp", "fake_span_moose.webp"
+#: Of a detail and of what lies between two, pixels.
+SIDE, GAP = 64, 8
 
 
 def npr() -> None:
-    """A detail of a generated image, and what NPR leaves of it."""
+    """A detail of a photograph and of a generated image, and what NPR leaves of either."""
     import torch
     from PIL import Image
 
@@ -25,12 +27,15 @@ def npr() -> None:
     from qmdd.runtime import load_rgb
 
     samples = Path(__file__).parents[1] / "exporter/samples_data"
-    pixels = load_rgb(samples / SAMPLE)[96:160, 96:160]
-    left = residual(torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None].float())
-    seen = np.clip(128 + 2 * left[0].permute(1, 2, 0).numpy(), 0, 255).astype(np.uint8)
-    both = np.full((64, 64 * 2 + 8, 3), 255, dtype=np.uint8)
-    both[:, :64], both[:, 72:] = pixels, seen
-    picture = Image.fromarray(both).resize((both.shape[1] * 5, 320), Image.Resampling.NEAREST)
+    sheet = np.full((2 * SIDE + GAP, 2 * SIDE + GAP, 3), 255, dtype=np.uint8)
+    for top, name in ((0, PHOTOGRAPH), (SIDE + GAP, GENERATED)):
+        pixels = load_rgb(samples / name)[96 : 96 + SIDE, 96 : 96 + SIDE]
+        left = residual(torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None].float())
+        seen = np.clip(128 + 2 * left[0].permute(1, 2, 0).numpy(), 0, 255).astype(np.uint8)
+        sheet[top : top + SIDE, :SIDE] = pixels
+        sheet[top : top + SIDE, SIDE + GAP :] = seen
+    height, width = sheet.shape[:2]
+    picture = Image.fromarray(sheet).resize((width * 5, height * 5), Image.Resampling.NEAREST)
     picture.save(PICTURES / "npr.png", optimize=True)
 
 

@@ -20,20 +20,8 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 #: Languages whose blocks are run.
 RUN = ("sh", "python")
-#: Languages of blocks that are shown alone.
-SHOWN = (
-    "text",
-    "json",
-    "yaml",
-    "toml",
-    "ini",
-    "cpp",
-    "diff",
-    "{eval-rst}",
-    "{toctree}",
-    "{image}",
-    "{figure}",
-)
+#: Languages of blocks that are shown alone; ``{...}`` is a directive of the site.
+SHOWN = ("text", "json", "yaml", "toml", "ini", "cpp", "diff")
 
 _FENCE = re.compile(r"^( *)(```+)\s*(\S*)\s*$")
 _COMMENT = re.compile(r"<!--(.*?)-->", re.DOTALL)

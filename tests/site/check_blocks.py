@@ -5,12 +5,14 @@ The blocks of a page run in order, in one folder; the tests of a page go to one 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import yaml
 
-from .blocks import Block, all_blocks, matches
+from .blocks import ROOT, Block, all_blocks, matches
 from .workspace import Workspace, make_workspace
 
 BLOCKS = [block for block in all_blocks() if block.runs]
@@ -55,3 +57,27 @@ def test_the_block_runs(block: Block, workspace_of: Callable[[str], Workspace]) 
     assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
     if block.prints is not None:
         assert matches(block.prints, done.stdout), done.stdout
+
+
+@pytest.mark.xdist_group("docs/howto/ci-gate.md")
+def test_the_parity_gate_passes_and_fails(workspace_of: Callable[[str], Workspace]) -> None:
+    """The workflow's own commands; with one bit of the model changed, the gate is shut."""
+    space = workspace_of("examples/parity-gate.yml")
+    held = yaml.safe_load((ROOT / "examples/parity-gate.yml").read_text(encoding="utf-8"))
+    names = " ".join(f"{name}={value}" for name, value in held["env"].items())
+    export, verify = (
+        step["run"]
+        for job in held["jobs"].values()
+        for step in job["steps"]
+        if step.get("run", "").startswith("qmdd ")
+    )
+    done = space.run(f"export {names}; {export}; {verify}")
+    assert done.returncode == 0, done.stderr
+    found = json.loads((space.root / "parity.json").read_text(encoding="utf-8"))
+    assert found["passed"]
+    assert all(tier["wrong_codes"] == 0 for tier in found["parity"])
+    model = space.root / "bundle/model.onnx"
+    held_bytes = bytearray(model.read_bytes())
+    held_bytes[len(held_bytes) // 2] ^= 1
+    model.write_bytes(held_bytes)
+    assert space.run(verify).returncode == 1
