@@ -23,7 +23,7 @@ RUN = ("sh", "python")
 #: Languages of blocks that are shown alone; ``{...}`` is a directive of the site.
 SHOWN = ("text", "json", "yaml", "toml", "ini", "cpp", "diff")
 
-_FENCE = re.compile(r"^( *)(```+)\s*(\S*)\s*$")
+_FENCE = re.compile(r"^( *)(```+)\s*(\S*)[^`]*$")
 _COMMENT = re.compile(r"<!--(.*?)-->", re.DOTALL)
 _NOT_RUN = re.compile(r"not run: (?P<why>\S.*)", re.DOTALL)
 _WITHOUT = re.compile(r'run without "(?P<line>[^"]+)": (?P<why>\S.*)', re.DOTALL)
