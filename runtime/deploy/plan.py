@@ -13,9 +13,9 @@ from ..bundle import Bundle
 from ..device.judge_gpu import RTX, TENSORRT
 from ..device.needs import TargetNeeds
 from .connection import bootstrap, ssh_arguments
-from .deployment import Options
 from .hosts import Host
 from .layout import Layout
+from .options import Options
 from .payload import bundle_items, further_wheels
 from .wheel import pack_wheel
 
