@@ -81,7 +81,8 @@ def pages() -> list[Path]:
         check=True,
     )
     found = [ROOT / name for name in listed.stdout.splitlines()]
-    left_out = (".github", "card-template.md")  # what people fill in, what cards are made of
+    # What people fill in, what cards and repositories of models are made of.
+    left_out = (".github", "card-template.md", "repository.md")
     return [path for path in found if path.is_file() and not set(left_out) & set(path.parts)]
 
 
