@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import dataclasses
 import re
-import subprocess
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -71,19 +70,21 @@ class Block:
         return "\n".join(kept) + "\n"
 
 
+def clone() -> list[Path]:
+    """What stands at the root of the project, but for git's own, results and environments."""
+    results = ("build", "dist", "out", "runs", "shared")
+    return [
+        path
+        for path in sorted(ROOT.iterdir())
+        if not path.name.startswith(".") and path.name not in results and path.suffix != ".egg-info"
+    ]
+
+
 def pages() -> list[Path]:
-    """README.md, the pages of the site and their kin: every tracked or new Markdown file."""
-    listed = subprocess.run(
-        ["git", "ls-files", "--cached", "--others", "--exclude-standard", "*.md"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    found = [ROOT / name for name in listed.stdout.splitlines()]
-    # What people fill in, what cards and repositories of models are made of.
-    left_out = (".github", "card-template.md", "repository.md")
-    return [path for path in found if path.is_file() and not set(left_out) & set(path.parts)]
+    """Every Markdown file but those that cards and repositories of models are made of."""
+    found = [page for top in clone() for page in ([top] if top.is_file() else top.rglob("*.md"))]
+    made_of = ("card-template.md", "repository.md")
+    return sorted(page for page in found if page.suffix == ".md" and page.name not in made_of)
 
 
 def blocks_in(page: str, text: str) -> list[Block]:

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from .blocks import ROOT
+from .blocks import clone
 
 #: Added to commands: a tiny network for an epoch, a second of measuring, no question of "exists".
 SHORTER = {
@@ -80,10 +80,8 @@ class Workspace:
 def make_workspace(root: Path, make_video: Callable[..., Path]) -> Workspace:
     """Everything that the pages' commands start from."""
     root.mkdir()
-    for name in subprocess.check_output(["git", "ls-files"], cwd=ROOT, text=True).splitlines():
-        top = name.partition("/")[0]
-        if not (root / top).is_symlink():
-            (root / top).symlink_to(ROOT / top)
+    for path in clone():
+        (root / path.name).symlink_to(path)
     _environment(root / ".venv")
     _images(root, make_video)
     (root / "package").mkdir()
