@@ -168,7 +168,11 @@ def load_recipe(path: str | os.PathLike[str]) -> Recipe:
 
 
 def default_recipe(bits: int, arch: str = "resnet23") -> Recipe:
-    """Full precision first, then quantised from its weights; what ``qmdd train`` does unasked."""
+    """Full precision first, then quantised from its weights; what ``qmdd train`` does unasked.
+
+    >>> [stage.bits for stage in default_recipe(2).stages]
+    [32, 2]
+    """
     stages = [Stage(bits=32, epochs=30, lr=1e-3)]
     if bits != 32:
         stages.append(Stage(bits=bits, epochs=30, lr=1e-3))

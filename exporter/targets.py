@@ -336,6 +336,9 @@ def find_target(name: str) -> Target:
 
     Raises:
         ExportError: no such target (near names or its JetPacks are given), or a refused one.
+
+    >>> find_target("orin-nano").name
+    'orin-nano@6.2'
     """
     full = name
     if name in _JETSONS:

@@ -21,7 +21,11 @@ MAX_KEY = int(np.float32(np.finfo(np.float32).max).view(np.int32))
 
 
 def key_from_float(x: npt.ArrayLike) -> I64:
-    """Ordered integer keys of float32 numbers (any shape). ``-0.0`` and ``0.0`` both give 0."""
+    """Ordered integer keys of float32 numbers (any shape). ``-0.0`` and ``0.0`` both give 0.
+
+    >>> int(key_from_float(1.0)) - int(key_from_float(np.nextafter(np.float32(1), np.float32(0))))
+    1
+    """
     bits = np.asarray(x, dtype=np.float32).view(np.int32).astype(np.int64)
     return np.where(bits >= 0, bits, -(bits & _SIGN))
 

@@ -30,6 +30,9 @@ def npr(x: Tensor) -> Tensor:
 
     Returns:
         Same shape and dtype; ``out[..., 2i+a, 2j+b] = x[..., 2i+a, 2j+b] - x[..., 2i, 2j]``.
+
+    >>> npr(torch.tensor([[[[10.0, 12.0], [9.0, 15.0]]]])).flatten().tolist()
+    [0.0, 2.0, -1.0, 5.0]
     """
     corner = x[..., ::2, ::2]
     return x - F.interpolate(corner, scale_factor=2.0, mode="nearest")

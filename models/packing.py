@@ -44,7 +44,11 @@ def unpack_plane(packed: U8, width: int, count: int) -> U8:
 
 
 def packed_bytes(count: int, bits: int) -> int:
-    """Bytes that :func:`pack_index` yields for ``count`` codes of ``bits`` bits."""
+    """Bytes that :func:`pack_index` yields for ``count`` codes of ``bits`` bits.
+
+    >>> packed_bytes(10, bits=2), packed_bytes(10, bits=3)
+    (3, 5)
+    """
     return sum(-(-count * width // 8) for width in planes_of(bits))
 
 

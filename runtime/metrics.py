@@ -61,7 +61,11 @@ def share(correct: npt.NDArray[np.bool_]) -> float:
 
 
 def average_precision(labels: npt.ArrayLike, scores: npt.ArrayLike) -> float:
-    """Average precision as scikit-learn defines it; NaN unless both classes are there."""
+    """Average precision as scikit-learn defines it; NaN unless both classes are there.
+
+    >>> round(average_precision([0, 1, 0, 1], [0.1, 0.4, 0.35, 0.8]), 3)
+    1.0
+    """
     truth, score = np.asarray(labels), np.asarray(scores, dtype=np.float64)
     real, fake = score[truth == 0], score[truth == 1]
     once = (np.ones((1, part.size), dtype=np.int64) for part in (real, fake))
