@@ -40,7 +40,7 @@ docs: $(STAMP) ## make the documentation's site in out/site; a warning is an err
 	$(BIN)/sphinx-build -q -E -W --keep-going -j auto -c docs/site -d build/doctrees . out/site
 
 test-docs: docs ## run every command block of the documentation, look at every link (a few minutes)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadgroup tests/site/check_*.py $(PYTEST_ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto tests/site/check_*.py $(PYTEST_ARGS)
 
 engines: $(STAMP) ## build and audit the engines of all full-size networks (a few minutes)
 	$(BIN)/python benchmarks/engine_matrix.py

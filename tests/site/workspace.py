@@ -28,6 +28,8 @@ SHORTER = {
     "calibrate": "--force",
     "freeze": "--force",
 }
+#: Commands that compare on images: on tiny ones, unless the page names some.
+COMPARE = ("export", "verify")
 #: A network of our layers, for ``--module package.module:factory``.
 MODULE = """\
 import torch
@@ -89,8 +91,8 @@ def make_workspace(root: Path, make_video: Callable[..., Path]) -> Workspace:
     space = Workspace(root)
     made = space.run(
         """
-        qmdd export --bits 2 --target cpu -o bundle --images photos
-        qmdd export --bits 2 -o out/resnet23-w2a2-onnx --images photos
+        qmdd export --bits 2 --target cpu -o bundle
+        qmdd export --bits 2 -o out/resnet23-w2a2-onnx
         qmdd train --data images/train --bits 2 --out runs/mine
         qmdd train --data images/train --bits 32 --out runs/full
         """
@@ -109,11 +111,17 @@ def _environment(venv: Path) -> None:
     for entry in (real / "bin").iterdir():
         if entry.name != "qmdd":
             (venv / "bin" / entry.name).symlink_to(entry)
-    cases = "\n".join(f'  {name}) set -- "$@" {options};;' for name, options in SHORTER.items())
+    cases = "\n".join(f'{name}) set -- "$@" {more};;' for name, more in SHORTER.items())
+    compared = "|".join(f'"{name} "*' for name in COMPARE)
     script = f"""#!/bin/sh
-case "$*" in *--help*|*"export --serve"*) set -- "$@";; *) case "$1" in
+case "$*" in *--help*|*--golden*|*--serve*) exec {real}/bin/qmdd "$@";; esac
+case "$1 $*" in
+  *--images*) ;;
+  {compared}) set -- "$@" --images photos;;
+esac
+case "$1" in
 {cases}
-esac;; esac
+esac
 exec {real}/bin/qmdd "$@"
 """
     (venv / "bin/qmdd").write_text(script, encoding="utf-8")
