@@ -47,7 +47,8 @@ printf '%s\\0' "$SSH_ORIGINAL_COMMAND" >> {folder}/commands
 cd "$HOME" || exit 255
 {before}
 exec env -i HOME="$HOME" PATH={path} USER={user} LOGNAME={user} SHELL={shell} LANG=C.UTF-8 \\
-  TMPDIR={folder}/tmp PIP_NO_COMPILE=1 SSH_CONNECTION="$SSH_CONNECTION" {shell} -c "$SSH_ORIGINAL_COMMAND"
+  TMPDIR={folder}/tmp PIP_NO_COMPILE=1 SSH_CONNECTION="$SSH_CONNECTION" \\
+  {shell} -c "$SSH_ORIGINAL_COMMAND"
 """
 
 _OLD_PYTHON = """\
