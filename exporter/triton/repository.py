@@ -27,6 +27,8 @@ from .settings import Settings
 
 #: What lies at the top, by the name of its source in this package.
 _TOP = {"client.py": "client.py", "repository.md": "README.md"}
+#: Is in no folder: a file has nothing below it.
+_NOTHING = "client.py/-"
 #: A version that was being made when its export was killed.
 _LEFT = re.compile(r"\.\d+\.[0-9a-f]{16}")
 
@@ -55,10 +57,7 @@ def add_version(repository: Path, what: Served, *, tuned: bool) -> Added:
         OSError: it cannot be written; the repository is as before.
     """
     if not repository.is_dir() or not any(repository.iterdir()):
-        with folder_in_place(repository, replace=True) as work:
-            _write_top(work)
-            _write_model(work / what.settings.name, what)
-        return _added(repository, what.settings, 1)
+        return _new_repository(repository, what)
     _check_repository(repository)
     with _alone(repository):
         _write_top(repository)
@@ -77,6 +76,20 @@ def add_version(repository: Path, what: Served, *, tuned: bool) -> Added:
                 "step; let the repository be a folder below it"
             ) from error
         return _added(repository, what.settings, 1)
+
+
+def _new_repository(repository: Path, what: Served) -> Added:
+    try:
+        # An empty folder may be replaced, one that has got anything meanwhile may not.
+        with folder_in_place(repository, replace=repository.is_dir(), marker=_NOTHING) as work:
+            _write_top(work)
+            _write_model(work / what.settings.name, what)
+    except FileExistsError as error:
+        raise ExportError(
+            f"{repository}: is a file, or something was put there meanwhile; nothing was written: "
+            "choose another --output, or run the same command again"
+        ) from error
+    return _added(repository, what.settings, 1)
 
 
 def _check_repository(folder: Path) -> None:

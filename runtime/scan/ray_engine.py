@@ -151,8 +151,8 @@ def _scored(
     rows = [part._asdict() for part in parts]
     numbers = ray.data.from_items(rows, override_num_blocks=min(len(rows), _MAX_BLOCKS))
     with warnings.catch_warnings():
-        # Ray 2.64 will take the two limits away; without them a part that kills its worker is
-        # tried for ever. Hence the bound in pyproject.toml.
+        # Ray 2.64 will take this limit away; without it a part that kills its worker is tried for
+        # ever. Hence the bound in pyproject.toml.
         warnings.simplefilter("ignore", DeprecationWarning)
         done = numbers.map_batches(
             Scorer,
@@ -160,7 +160,6 @@ def _scored(
             batch_size=1,
             num_cpus=cores,
             compute=ray.data.ActorPoolStrategy(size=workers),
-            max_restarts=RETRIES,
             max_task_retries=RETRIES,
         )
     for row in done.iter_rows():

@@ -453,6 +453,32 @@ def test_configurations_that_are_not_ours(tmp_path: Path, data: bytes) -> None:
         read_config(path)
 
 
+@pytest.mark.parametrize("name", [NAME, "second"])
+@pytest.mark.parametrize("empty", [False, True])
+def test_two_first_exports_at_once(
+    proven_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, empty: bool, name: str
+) -> None:
+    """The one that comes second finds the other's repository, and leaves it."""
+    models = tmp_path / "models"
+    if empty:
+        models.mkdir()
+    write = repository_module._write_model
+
+    def slow(folder: Path, what: Any) -> None:
+        monkeypatch.undo()
+        serve_bundles([proven_bundle], models)
+        write(folder, what)
+
+    monkeypatch.setattr(repository_module, "_write_model", slow)
+    with pytest.raises(ExportError, match="was put there meanwhile"):
+        serve_bundles([proven_bundle], models, name=name)
+    assert {path.name for path in models.iterdir()} == {"README.md", "client.py", NAME}
+    assert serve_bundles([proven_bundle], models, name=name).version == 1 + (name == NAME)
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(ExportError, match="is a file"):
+        serve_bundles([proven_bundle], tmp_path / "file")
+
+
 def test_two_exports_at_once(proven_bundle: Path, tmp_path: Path) -> None:
     serve_bundles([proven_bundle], tmp_path / "models")
     with (
