@@ -321,8 +321,12 @@ class Agent:
         exec(compile(source, "probe", "exec"), space)  # noqa: S102
         return {"facts": space["collect"](folder)}
 
+    def do_usable(self, path: Sequence[str]) -> dict[str, Any]:
+        """Whether a program is there, links followed."""
+        return {"usable": os.access(self.path(*path), os.X_OK)}
+
     def do_run(
-        self, arguments: list[str], timeout: float, environment: dict[str, str]
+        self, arguments: list[str], timeout: float, environment: dict[str, str], folder: str
     ) -> dict[str, Any]:
         """Run a program to its end; its standard output is returned, its words are sent on."""
         child = subprocess.Popen(  # noqa: S603
@@ -330,7 +334,7 @@ class Agent:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            cwd=self.root,
+            cwd=folder or self.root,
             env={**os.environ, **environment},
             start_new_session=True,
         )
@@ -409,6 +413,9 @@ def main() -> None:
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda *_: sys.exit(1))
+    # Folders are meant from the home on, wherever a login went first.
+    with contextlib.suppress(OSError):
+        os.chdir(os.path.expanduser("~"))
     try:
         Agent().serve()
     except Gone:
