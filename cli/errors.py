@@ -26,6 +26,7 @@ EXTRAS = {
     "inspect": "export",
     "bench": "runtime",
     "detect": "runtime",
+    "demo": "demo",
     "deploy": "runtime",
     "rollback": "runtime",
     "watch": "runtime",

@@ -28,6 +28,7 @@ SUMMARIES = {
     "inspect": "Show a bundle's layers: planned against built.",
     "detect": "Score images with a bundle: real or fake.",
     "watch": "Score what comes into a folder, for as long as it runs.",
+    "demo": "Serve a page that scores the images dropped on it.",
     "bench": "Measure a bundle's speed and memory on this machine.",
     "deploy": "Bring a bundle to devices over ssh, and verify it there.",
     "rollback": "Return a device to what it ran before.",
