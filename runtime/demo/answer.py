@@ -34,9 +34,9 @@ class Answerer:
         self.threshold = detector.bundle.threshold if threshold is None else threshold
 
     def warm_up(self) -> None:
-        """Run the model once: the first run takes several times as long."""
+        """Score one image: the first takes several times as long."""
         side = self._detector.bundle.sides["min_side"]
-        self._detector.score_image(np.zeros((side, side, 3), dtype=np.uint8))
+        self.answer(png_bytes(np.zeros((side, side, 3), dtype=np.uint8)))
 
     def about(self) -> dict[str, Any]:
         """The bundle and the limits, plain data for JSON."""
