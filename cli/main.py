@@ -27,6 +27,7 @@ SUMMARIES = {
     "build": "Build a bundle's TensorRT engine, and audit it.",
     "inspect": "Show a bundle's layers: planned against built.",
     "detect": "Score images with a bundle: real or fake.",
+    "scan": "Score a large collection to Parquet, restartable, here or on Ray.",
     "watch": "Score what comes into a folder, for as long as it runs.",
     "demo": "Serve a page that scores the images dropped on it.",
     "bench": "Measure a bundle's speed and memory on this machine.",
