@@ -25,6 +25,7 @@ EXTRAS = {
     "build": "rtx",
     "inspect": "export",
     "bench": "runtime",
+    "compare": "export",
     "detect": "runtime",
     "demo": "demo",
     "deploy": "runtime",

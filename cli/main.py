@@ -31,6 +31,7 @@ SUMMARIES = {
     "watch": "Score what comes into a folder, for as long as it runs.",
     "demo": "Serve a page that scores the images dropped on it.",
     "bench": "Measure a bundle's speed and memory on this machine.",
+    "compare": "Put two bundles or checkpoints side by side.",
     "deploy": "Bring a bundle to devices over ssh, and verify it there.",
     "rollback": "Return a device to what it ran before.",
     "eval": "Measure accuracy and average precision on an image folder.",
