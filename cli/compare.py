@@ -2,20 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from .errors import CommandError, needs_extra
 from .eval import subject_of
-from .options import FILE, debug_option, json_option, threads_option, threshold_option
+from .options import FILE, debug_option, json_option, no_nan, threads_option, threshold_option
 from .output import Report, print_json, progress, stdout_for_results
 
 if TYPE_CHECKING:
     from ..exporter.comparing.compare import Opened
 
-_BAR = click.FloatRange(min=0)
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def _bar(name: str, missed: str) -> Callable[[F], F]:
+    return click.option(
+        name,
+        type=click.FloatRange(min=0),
+        callback=no_nan,
+        metavar="F",
+        help=f"Fail if {missed}.",
+    )
 
 
 @click.command("compare")
@@ -47,10 +58,10 @@ _BAR = click.FloatRange(min=0)
     help="With --bench: time to measure for.",
 )
 @click.option("--layers", is_flag=True, help="Print every layer, those that are the same too.")
-@click.option("--max-size-ratio", type=_BAR, metavar="F", help="Fail if B's file is larger.")
-@click.option("--max-latency-ratio", type=_BAR, metavar="F", help="Fail if B is slower (--bench).")
-@click.option("--max-acc-drop", type=_BAR, metavar="F", help="Fail if the mean Acc falls (--data).")
-@click.option("--max-ap-drop", type=_BAR, metavar="F", help="Fail if the mean AP falls (--data).")
+@_bar("--max-size-ratio", "B's file is more than F times as large as A's")
+@_bar("--max-latency-ratio", "B takes more than F times as long (--bench)")
+@_bar("--max-acc-drop", "the mean Acc falls by more than F, of 1 (--data)")
+@_bar("--max-ap-drop", "the mean AP falls by more than F, of 1 (--data)")
 @threads_option
 @json_option
 @debug_option
