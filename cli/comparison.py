@@ -138,17 +138,41 @@ def _same_parts(found: Found) -> list[str]:
 
 
 def _print_plan(found: Found | str, every_layer: bool) -> list[str]:
+    """How many layers run how; with ``every_layer`` each one."""
     if isinstance(found, str):
         return []
-    rows = [row for row in found["layers"] if every_layer or not row["same"]]
-    if rows:
+    if every_layer:
         print_line("")
         names = ("op", "compute", "weight_storage", "weight_bytes", "in_shape")
         print_table(
             ("planned", "op", "computes in", "stored as", "bytes", "reads"),
-            [(row["layer"], *(_pair(row[name]) for name in names)) for row in rows],
+            [(row["layer"], *(_pair(row[name]) for name in names)) for row in found["layers"]],
         )
+    elif not found["same"]:
+        print_line("")
+        columns = ("planned", "layers of A", "bytes", "layers of B", "bytes", "B / A")
+        print_table(columns, _plan_groups(found["layers"]))
     return ["the plans of all layers"] if found["same"] else []
+
+
+def _plan_groups(rows: Sequence[Found]) -> list[tuple[str, ...]]:
+    """A row for each way to run: layers that run so, and their weights' bytes, of both."""
+    groups: dict[str, dict[str, list[int]]] = {}
+    for row in rows:
+        for side in "ab":
+            how = [row[part][side] for part in ("op", "compute", "weight_storage")]
+            if how[0] is not None:
+                name = f"{how[0]} in {how[1]}, weights {how[2]}"
+                group = groups.setdefault(name, {"a": [], "b": []})
+                group[side].append(row["weight_bytes"][side])
+    table = []
+    for name, group in groups.items():
+        sizes = [(len(group[side]), sum(group[side])) for side in "ab"]
+        cells = [f"{number:,}" if size[0] else "-" for size in sizes for number in size]
+        table.append(
+            (name, *cells, _factor(sizes[0][1], sizes[1][1]) if all(group.values()) else "")
+        )
+    return table
 
 
 def _print_golden(found: Found | str) -> list[str]:

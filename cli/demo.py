@@ -89,10 +89,8 @@ def command(
         _say("Ctrl-C ends it")
         if open_page:  # some browsers come back only when they are closed
             threading.Thread(target=click.launch, args=(url,), daemon=True).start()
-        try:
-            serve(answerer, sock, host=host, at_once=at_once, queue=queue, say=_say)
-        except KeyboardInterrupt:  # SIGTERM, too: that is how it ends
-            _say("ended")
+        serve(answerer, sock, host=host, at_once=at_once, queue=queue, say=_say)
+    _say("ended")
 
 
 def _say(text: str) -> None:

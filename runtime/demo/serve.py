@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import logging
+import signal
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib import import_module
 from typing import TYPE_CHECKING
 
@@ -16,7 +19,7 @@ if TYPE_CHECKING:
 #: Connections beyond those that may wait: the page's own files.
 _SPARE = 64
 #: Seconds that work in hand may take when the server is to end.
-_LAST_WORK = 5
+_LAST_WORK = 3
 
 
 def require_server() -> None:
@@ -69,19 +72,34 @@ def serve(
     queue: int,
     say: Callable[[str], None],
 ) -> None:
-    """Answer until SIGINT or SIGTERM, which comes out as it does elsewhere, when all is closed.
-
-    Raises:
-        KeyboardInterrupt: at its end.
-    """
+    """Answer until SIGINT or SIGTERM; what is in hand then has a few seconds more."""
     import uvicorn
 
     from .app import demo_app
     from .turns import Turns
 
+    class Server(uvicorn.Server):
+        """Ends by itself at a signal; its base would raise the signal again where it ends."""
+
+        @contextlib.contextmanager
+        def capture_signals(self) -> Iterator[None]:
+            before = {
+                number: signal.signal(number, self.handle_exit)
+                for number in (signal.SIGINT, signal.SIGTERM)
+            }
+            try:
+                yield
+            finally:
+                for number, handler in before.items():
+                    signal.signal(number, handler)
+
+    # It would tell with a traceback of an upload that was cut off at the end; what fails is told
+    # by the application.
+    logging.getLogger("uvicorn").addHandler(logging.NullHandler())
+    logging.getLogger("uvicorn").propagate = False
     answerer.warm_up()
     app = demo_app(answerer, host=host, turns=Turns(at_once, queue), say=say)
-    uvicorn.Server(
+    Server(
         uvicorn.Config(
             app,
             log_config=None,
