@@ -11,7 +11,7 @@ from .engine import read_record
 from .errors import BundleError, SessionError
 from .golden import Golden
 from .parity import LayerResult, TierResult
-from .probes import SUFFIX, probed_model
+from .probes import SUFFIX, probed_model, probes_path
 from .session import Session
 from .sessions import NATIVE, ONNXRUNTIME, TENSORRT, open_session
 from .tiers import native_model, tier_session
@@ -78,7 +78,7 @@ def onnx_work(
 def _of_file(
     bundle: Bundle, golden: Golden, tier: str, model: str, runtime: str, threads: int | None
 ) -> Work:
-    probed = bool(golden.layers) and probed_model(bundle, model) is not None
+    probed = bool(golden.layers) and probes_path(bundle, model) is not None
     layers = golden.layers if probed else []
     result = TierResult(
         tier,
@@ -123,7 +123,7 @@ def engine_work(
             lambda: open_session(bundle, runtime=TENSORRT, outputs=["logit"]),
         )
     ]
-    if quantized and rebuild is not None and probed_model(bundle) is not None:
+    if quantized and rebuild is not None and probes_path(bundle) is not None:
         shapes = [(1, *image.shape) for image in golden.images]
         seen = TierResult(
             CODES,

@@ -25,9 +25,13 @@ def environment_key(
     return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def is_complete(work: Work, key: str) -> bool:
-    """Whether the device has the environment ``key``, whole."""
-    return work.connection.read("envs", key, COMPLETE) is not None
+def find_environment(work: Work, key: str) -> str | None:
+    """Name of a whole environment there that ``key`` stands for; ``None`` if there is none."""
+    for name in reversed(work.connection.ask("list", path=("envs",))["names"]):
+        whole = name.partition("-")[0] == key and "." not in name
+        if whole and work.connection.read("envs", name, COMPLETE) is not None:
+            return str(name)
+    return None
 
 
 def make_environment(

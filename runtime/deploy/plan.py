@@ -13,9 +13,9 @@ from ..bundle import Bundle
 from ..device.judge_gpu import RTX, TENSORRT
 from ..device.needs import TargetNeeds
 from .connection import bootstrap, ssh_arguments
-from .deployment import Options
 from .hosts import Host
 from .layout import Layout
+from .options import Options
 from .payload import bundle_items, further_wheels
 from .wheel import pack_wheel
 
@@ -57,7 +57,11 @@ def plan(bundle: Bundle, host: Host, need: TargetNeeds, options: Options) -> lis
     step("environment", "and install into it", install)
     step("release", f"links to these files in {layout.bundle}")
     if need.backend:
-        step("build", "unless the bundle's engine is for this very device", layout.build())
+        step(
+            "build",
+            "unless the bundle's engine is for this very device",
+            layout.build(options.side, options.batch),
+        )
     step("verify", "0 wrong codes, or the deployment ends here", layout.verify(options.runtime))
     if options.bench_seconds:
         measure = layout.bench(options.bench_seconds, options.runtime)

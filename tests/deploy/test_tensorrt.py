@@ -108,9 +108,10 @@ def test_the_engine_is_built_and_verified_there(
         device.home / "qmdd" / "releases" / found["release"] / "bundle", deployer.bundle
     )
     assert engine_folder(Bundle.open(deployer.bundle)) is not None
-    third = deployer.outcome("device-a")
+    third = deployer.outcome("device-a", options=("--side", "64:256:256"))
     assert third["state"] == "deployed", third
     assert third["engine"]["version"] == "10.7.0"
+    assert "--side" in next(line for line in third["commands"] if "build" in line)
     assert "the bundle's engine is not used: built for tensorrt 10.3.0" in third["warnings"][0]
     assert json.loads(
         (device.home / "qmdd" / "current" / "report.json").read_text(encoding="utf-8")
