@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from .comparison_measured import print_devices, print_in_turn, print_paired
 from .evaluation import tell_left_out
 from .output import print_line, print_table
 
@@ -25,10 +25,10 @@ def print_comparison(found: Found, *, every_layer: bool = False) -> None:
     same += _print_plan(found["plan"], every_layer)
     same += _print_golden(found["golden"])
     if "paired" in found:
-        _print_paired(found)
+        print_paired(found)
     if "bench" in found:
-        _print_bench(found["bench"])
-    _print_devices(found["devices"])
+        print_in_turn(found["bench"])
+    print_devices(found["devices"])
     print_line("")
     for line in same:
         print_line(f"same: {line}")
@@ -191,84 +191,3 @@ def _print_golden(found: Found | str) -> list[str]:
         + (f"; {len(apart)} layers are not in both, or of another shape" if apart else "")
     )
     return []
-
-
-def _print_paired(found: Found) -> None:
-    paired = found["paired"]
-    print_line("")
-    print_line(f"{found['data']}: {paired['images']:,} images, the same for both")
-    table = []
-    for row in paired["rows"]:
-        cells = [row["name"], f"{row['images']:,}"]
-        for key in ("acc", "ap"):
-            cells += [_percent(row["a"][key]), _percent(row["b"][key]), _gap(row, key)]
-        table.append(cells)
-    columns = ("Acc % A", "B", "B - A", "AP % A", "B", "B - A")
-    print_table(("generator", "images", *columns), table)
-    print_line(
-        f"right on what the other gets wrong: A on {paired['only_a']:,} images, B on "
-        f"{paired['only_b']:,} (p = {paired['p']:.3g}, McNemar's exact test); "
-        f"verdicts that differ: {paired['verdicts']:,}; "
-        f"scores by up to {paired['max_score_diff']:.3g}"
-    )
-    print_line("B - A in points, with 95 % confidence intervals (paired bootstrap)")
-
-
-def _percent(value: float) -> str:
-    return "-" if math.isnan(value) else f"{100 * value:.1f}"
-
-
-def _gap(row: Found, key: str) -> str:
-    value = row["difference"][key]
-    if math.isnan(value):
-        return "-"
-    low, high = row["intervals"][f"{key}_ci"]
-    return f"{100 * value:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}]"
-
-
-def _print_bench(found: Found) -> None:
-    print_line("")
-    table = []
-    for side in "ab":
-        times = found[side]["times"]
-        table.append(
-            (
-                side.upper(),
-                found[side]["runtime"],
-                f"{times['median_ms']:.2f}",
-                f"{times['p90_ms']:.2f}",
-                times["runs"],
-                f"{found[side]['load_seconds']:.2f}",
-                f"{found[side]['peak_memory'] / (1 << 20):,.0f}",
-            )
-        )
-    print_table(("", "runtime", "median ms", "p90", "runs", "load s", "peak MiB"), table)
-    ratio, inputs = found["ratio"], found["inputs"]
-    spread = f"{ratio['low']:.2f}-{ratio['high']:.2f}"
-    print_line(
-        f"B takes {ratio['median']:.2f} times as long as A ({spread}); "
-        f"one image of {inputs['width']}x{inputs['height']}, {found['threads']} thread"
-        f"{'s' * (found['threads'] != 1)}, in turn on {found['machine']['processor']}; measured"
-    )
-
-
-def _print_devices(found: Found) -> None:
-    rows = [(side.upper(), row) for side in "ab" for row in found[side]]
-    if not rows:
-        return
-    print_line("")
-    print_table(
-        ("device", "of", "runtime", "threads", "batch", "median ms"),
-        [
-            (
-                row["device"],
-                side,
-                row["runtime"],
-                row["threads"],
-                row["batch"],
-                f"{row['median_ms']:.2f}",
-            )
-            for side, row in sorted(rows, key=lambda pair: (pair[1]["device"], pair[0]))
-        ],
-    )
-    print_line("measured on the devices, each at its own time")

@@ -17,7 +17,7 @@ from .body import MAX_BYTES
 from .picture import npr_picture, png_bytes
 
 #: Images with more pixels are refused before one is decoded; a photo of a large camera has fewer.
-MAX_PIXELS = 32 << 20
+MAX_PIXELS = 32_000_000
 
 
 class Answerer:

@@ -226,7 +226,7 @@ def _small() -> bytes:
     [
         ("notes.txt", b"It was a dark and stormy night.\n", "not an image in a supported format"),
         ("cut.webp", FAKE.read_bytes()[:900], "what was sent: "),
-        ("bomb.png", _png_of(30_000), "more than 34 megapixels"),
+        ("bomb.png", _png_of(30_000), "more than 32 megapixels"),
         ("small.png", _small(), "16x16 pixels is too small"),
         ("empty.png", b"", "nothing was sent"),
     ],

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -140,6 +142,23 @@ def test_in_turn_on_this_machine(invoke, made: Made) -> None:
     assert result.exit_code == 1
     assert "misses its bar: latency: " in result.stderr
     assert "B takes " in result.stdout
+
+
+def test_figures_of_devices_are_shown(invoke, made: Made, tmp_path: Path) -> None:
+    bundle = Path(shutil.copytree(made.bundle, tmp_path / "bundle"))
+    row = {"name": "native", "times": {"median_ms": 12.34}}
+    report = {
+        "manifest_sha256": hashlib.sha256((bundle / "manifest.json").read_bytes()).hexdigest(),
+        "bench": {"configurations": [{"threads": 4, "batch": 1, "rows": [row]}]},
+    }
+    (bundle / "devices").mkdir()
+    (bundle / "devices/box.json").write_text(json.dumps(report))
+    result = invoke("compare", made.changed_bundle, bundle)
+    assert result.exit_code == 0, result.stderr
+    lines = [" ".join(line.split()) for line in result.stdout.splitlines()]
+    assert "box B native 4 1 12.34" in lines
+    assert "measured on the devices, each at its own time" in lines
+    assert not [line for line in lines if line.startswith("latency not compared")]
 
 
 def test_a_missed_bar_is_a_failure_with_the_result_above_it(invoke, made: Made) -> None:
