@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import ImageError, RuntimeFailure
+from ..images import SENT
 from .answer import Answerer
 from .body import Refused, read_image
 from .guard import Guard
@@ -74,7 +75,7 @@ def demo_app(
         except Refused as error:
             return told(error.status, str(error))
         except ImageError as error:
-            return told(422, str(error))
+            return told(422, str(error).removeprefix(f"{SENT}: "))
         except (RuntimeFailure, MemoryError) as error:
             text = str(error) or "not enough memory"
             tell(text)

@@ -66,8 +66,8 @@ function present(file, found, more) {
   if (found.npr) at("npr").src = found.npr;
   const whole = found.seen_width === found.width && found.seen_height === found.height;
   at("threshold").textContent = `fake above ${found.threshold}`;
-  at("size").textContent = `${found.width} × ${found.height}`
-    + (whole ? "" : `, of it seen ${found.seen_width} × ${found.seen_height}`);
+  at("size").textContent = `${found.width}\u00a0×\u00a0${found.height}`
+    + (whole ? "" : `, of it seen ${found.seen_width}\u00a0×\u00a0${found.seen_height}`);
   at("decode").textContent = millis(found.decode_ms);
   at("model").textContent = millis(found.model_ms);
   show("busy", false);
@@ -100,8 +100,8 @@ async function begin() {
   }
   at("about").textContent = `${limits.arch}, ${limits.bits} bits, target ${limits.target} (${limits.bundle})`;
   at("limits").textContent = `Up to ${megabytes(limits.max_bytes)} and ${Math.round(limits.max_pixels / 1e6)} `
-    + `megapixels; at least ${limits.min_side} × ${limits.min_side}. Of a larger image the middle `
-    + `${limits.max_side} × ${limits.max_side} counts.`;
+    + `megapixels; at least ${limits.min_side}\u00a0×\u00a0${limits.min_side}. Of a larger image the middle `
+    + `${limits.max_side}\u00a0×\u00a0${limits.max_side} counts.`;
 }
 
 begin();
