@@ -91,6 +91,8 @@ def _network_of(bundle: Bundle, sources: Sequence[Path]) -> tuple[nn.Module | No
     from ..source import find_source
 
     entry = bundle.manifest.get("source")
+    if isinstance(entry, dict) and "module" in entry:
+        return None, f"{bundle.path}: its source is a module, whose code is not run to compare"
     wanted = entry.get("sha256") if isinstance(entry, dict) else None
     given = next((path for path in sources if sha256_of(path) == wanted), None)
     try:

@@ -69,7 +69,7 @@ def server(bundle: Path) -> Iterator[Server]:
     assert process.stdout is not None
     yield Server(process.stdout.readline().strip(), process)
     process.kill()
-    process.wait()
+    process.communicate()
 
 
 @pytest.fixture(scope="module")

@@ -106,6 +106,14 @@ def test_without_a_source_all_but_the_weights_is_compared(invoke, made: Made) ->
     assert "and logits of the sources on" in same.stdout
 
 
+def test_a_modules_code_is_not_run(invoke, made: Made, tmp_path: Path) -> None:
+    bundle = Path(shutil.copytree(made.bundle, tmp_path / "bundle"))
+    manifest = json.loads((bundle / "manifest.json").read_text())
+    manifest["source"] = {"module": "antigravity:fly", "sha256": "0" * 64}
+    (bundle / "manifest.json").write_text(json.dumps(manifest))
+    assert "whose code is not run" in report(invoke, bundle, made.bundle)["network"]
+
+
 def test_bundles_are_compared_without_torch(process, made: Made) -> None:
     code = "import sys; sys.modules['torch'] = None"
     done = process("compare", made.bundle, made.changed_bundle, "--json", code=code)
