@@ -125,7 +125,10 @@ class Agent:
 
     def do_open(self, folder: str, create: bool = True) -> dict[str, Any]:
         """Take the folder: made if it is not there, refused if others' files are in it."""
-        self.root = os.path.abspath(os.path.expanduser(folder) if folder[:1] == "~" else folder)
+        place = os.path.expanduser(folder)
+        if place.startswith("~"):
+            raise Refused(f"{folder}: there is no such user; name the folder from / on")
+        self.root = os.path.abspath(place)
         marker = os.path.join(self.root, MARKER)
         if not create and not os.path.exists(marker):
             raise Refused(f"{self.root}: nothing was deployed there")
