@@ -93,6 +93,8 @@ def make_workspace(root: Path, make_video: Callable[..., Path]) -> Workspace:
         """
         qmdd export --bits 2 --target cpu -o bundle
         qmdd export --bits 2 -o out/resnet23-w2a2-onnx
+        qmdd export --bits 3 --target cpu -o bundle-3bit
+        cp -r bundle bundle-2bit
         qmdd train --data images/train --bits 2 --out runs/mine
         qmdd train --data images/train --bits 32 --out runs/full
         """
