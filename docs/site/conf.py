@@ -37,7 +37,17 @@ include_patterns = [
     "exporter/samples_data/CREDITS.md",
     "models/zoo_data/*-w*.md",
 ]
-exclude_patterns = [".*", "build", "out", "runs", "tests", "**/__pycache__", "*.egg-info"]
+exclude_patterns = [
+    ".*",
+    "build",
+    "dist",
+    "out",
+    "runs",
+    "shared",
+    "tests",
+    "**/__pycache__",
+    "*.egg-info",
+]
 
 # Markdown as GitHub shows it: links to headings of level 1 to 4.
 source_suffix = {".md": "markdown"}
