@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from qmdd.calibration import histogram as room
-from qmdd.calibration.histogram import BINS, Histogram
+from qmdd.models.histogram import BINS, Histogram
 
 F32 = npt.NDArray[np.float32]
 
