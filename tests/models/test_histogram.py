@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from qmdd.calibration import histogram as room
+from qmdd.models import histogram as room
 from qmdd.models.histogram import BINS, Histogram
 
 F32 = npt.NDArray[np.float32]
