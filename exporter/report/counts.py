@@ -73,9 +73,10 @@ def shares(counts: npt.NDArray[np.int64]) -> list[float]:
     return [float(share) for share in counts / max(int(counts.sum()), 1)]
 
 
-def finite(values: F32) -> list[float | None]:
-    """``values`` as plain data; infinities, which JSON has not, as ``None``."""
-    return [float(value) if np.isfinite(value) else None for value in values.reshape(-1)]
+def within_floats(values: F32) -> list[float]:
+    """``values`` as plain data; infinities, which JSON has not, as the outermost floats."""
+    most = float(np.finfo(np.float32).max)
+    return [float(value) for value in np.clip(values.reshape(-1).astype(np.float64), -most, most)]
 
 
 def codes_of_channels(table: F32, first: float, last: float) -> dict[str, list[float]]:

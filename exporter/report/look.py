@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from ...models import ActivationChain, QuantConv2d, quantised_chains, quantised_convolutions
 from ...models.histogram import Histogram
 from ..errors import ReportError
-from .counts import bars, codes_of_channels, finite, shares
+from .counts import bars, codes_of_channels, shares, within_floats
 from .folding import folding
 
 U8 = npt.NDArray[np.uint8]
@@ -94,7 +94,7 @@ class _Seen:
             "bits": self.quantizer.bits,
             "step": float(self.quantizer.step.detach()),
             "zero": int(self.quantizer.zero.detach()),
-            "table": finite(table),
+            "table": within_floats(table),
             "shares": shares(self.codes),
             "before": bars(self.before, table),
             "after": None,
