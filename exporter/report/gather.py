@@ -1,4 +1,4 @@
-"""Everything that a report shows, gathered: from the bundle alone, and from its source if it is here.
+"""Everything that a report shows: from the bundle alone, and from its source if that is here.
 
 What cannot be had is left out, and a sentence says which part and why.
 """
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from ...runtime.bundle import Bundle
 from ...runtime.device.facts import Facts
 from ...runtime.machine import version_of
+from ..engine.recipe import RECIPE
 from ..errors import ParityError
 from ..samples import sample_images
 from . import built, images, pictures, proof, sizes, speed
@@ -112,7 +113,6 @@ def _now() -> str:
 
 def _identity(bundle: Bundle) -> dict[str, Any]:
     facts = Facts(bundle.manifest)
-    engine = f"{bundle.runtime}".startswith("tensorrt") or "build.sh" in bundle.manifest["files"]
     return {
         "name": bundle.path.resolve().name,
         "arch": bundle.arch,
@@ -123,7 +123,7 @@ def _identity(bundle: Bundle) -> dict[str, Any]:
         "precision": facts.text("precision"),
         "opset": whole(facts, "opset"),
         "threshold": bundle.threshold,
-        "wants_engine": engine,
+        "wants_engine": RECIPE in bundle.manifest["files"],
     }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 from markupsafe import Markup
@@ -89,7 +90,7 @@ def _line(frame: Frame, points: Sequence[tuple[float, float]]) -> str:
 
 def _hills(frame: Frame, seen: Mapping[str, Any]) -> Markup:
     """The histogram as one shape; its height is its own, the highest bar reaches the top."""
-    most = max(max(seen["counts"]), 1)
+    most = max(1, *seen["counts"])
     points = [(frame.x(frame.low), frame.y(0))]
     for place, count in enumerate(seen["counts"]):
         left = frame.x(seen["first"] + place * seen["width"])
@@ -110,10 +111,10 @@ def code_bars(title: str, codes: Sequence[int], counts: Sequence[float]) -> Mark
     """How often each code comes; shares stand above the bars while these are few."""
     low, high = min(codes, default=0), max(codes, default=0)
     most = max([*counts, 1e-12])
-    frame = Frame(low - 0.5, high + 0.5, most * 1.12, _WIDE, 110.0)
     total = max(sum(counts), 1e-12)
     parts, few = [], len(codes) <= 16
-    gap = min((b - a for a, b in zip(codes, codes[1:], strict=False)), default=1)
+    gap = min((b - a for a, b in pairwise(codes)), default=1)
+    frame = Frame(low - gap / 2, high + gap / 2, most * 1.12, _WIDE, 110.0)
     for code, count in zip(codes, counts, strict=True):
         left, right = frame.x(code - 0.42 * gap), frame.x(code + 0.42 * gap)
         top, base = frame.y(count), frame.y(0)

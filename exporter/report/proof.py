@@ -1,4 +1,4 @@
-"""Whether a bundle is exact: what its manifest says of the export, and what it does here and now."""
+"""Whether a bundle is exact: what its manifest says of the export, and what it does here."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def recorded(bundle: Bundle) -> list[dict[str, Any]]:
 
 def read_tier(facts: Facts, *, quantized: bool) -> dict[str, Any]:
     """One tier, its verdict worked out again: what a file claims of itself is not believed."""
-    layers = [
+    layers: list[dict[str, Any]] = [
         {
             "layer": layer.text("layer"),
             "codes": whole(layer, "codes") or 0,

@@ -67,9 +67,9 @@ def _built(data: Mapping[str, Any]) -> dict[str, str]:
     engine = layers["engine"]
     if engine is None:
         if data["bundle"]["wants_engine"]:
-            detail = "The target needs an engine: qmdd build makes it."
+            detail = "Its target runs engines: qmdd build makes one."
             return _line("Built?", OPEN, "no engine yet", detail)
-        detail = f"Its runtime reads model.onnx itself; layers: {layers['label']}."
+        detail = "Its runtime reads model.onnx itself."
         return _line("Built?", OPEN, "needs no engine", detail)
     int8 = f"INT8 layers: {layers['built'].get('int8', 0)} of {layers['planned'].get('int8', 0)}"
     detail = f"{engine['backend']} {engine['version']}, {engine['label']}. {int8} planned."
