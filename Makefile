@@ -19,10 +19,10 @@ PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check -c constrain
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help env export test engines lint clean
+.PHONY: help env export test test-aarch64 engines lint clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 env: $(STAMP) ## make the environment in .venv
 
@@ -31,6 +31,9 @@ export: $(STAMP) ## export the built-in checkpoint and prove the result exact
 
 test: $(STAMP) ## run the tests, one process a core (PYTEST_ARGS="-k word" for some of them)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile $(PYTEST_ARGS)
+
+test-aarch64: $(STAMP) ## prove wheel and bundles on an emulated device of aarch64 (a few minutes)
+	$(BIN)/python -m pytest tests/aarch64/check_device.py $(PYTEST_ARGS)
 
 engines: $(STAMP) ## build and audit the engines of all full-size networks (a few minutes)
 	$(BIN)/python benchmarks/engine_matrix.py

@@ -45,11 +45,9 @@ def _numbers(_ctx: click.Context, _param: click.Parameter, text: str | None) -> 
 @click.option(
     "--batch",
     "batches",
-    default="1,8",
-    show_default=True,
     callback=_numbers,
     metavar="LIST",
-    help="Images at a time.",
+    help="Images at a time; default: 1,8, of an engine those that it takes.",
 )
 @click.option(
     "--threads", callback=_numbers, metavar="LIST", help="Default: one, and one for each core."
@@ -134,13 +132,15 @@ def command(
     _check_plot(plot)
     files = image_files(images)
     opened = Bundle.open(bundle)
-    _check_size(opened, size, bool(files))
 
     from ..runtime.bench import bench, chosen_runtimes
     from ..runtime.bench_inputs import find_inputs
+    from ..runtime.sessions import sides_for
 
-    chosen_runtimes(opened, runtimes)  # refused before the twin is made
-    inputs = find_inputs(opened, files, size)
+    # Both refused before the twin is made.
+    sides = sides_for(opened, chosen_runtimes(opened, runtimes))
+    _check_size(opened, size, sides, bool(files))
+    inputs = find_inputs(opened, files, size, sides=sides)
     with ExitStack() as stack:
         stack.enter_context(stdout_for_results())
         missing = "left out with --no-twin" if no_twin else ""
@@ -184,10 +184,10 @@ def _check_plot(plot: Path | None) -> None:
     check_output_file(plot, plot, "the plot", force=True, option="--plot")
 
 
-def _check_size(bundle: Bundle, size: int | None, given: bool) -> None:
+def _check_size(bundle: Bundle, size: int | None, sides: dict[str, int], given: bool) -> None:
     from ..runtime.bench_inputs import SIDE, size_fault
 
-    fault = size_fault(bundle, SIDE if size is None else size)
+    fault = size_fault(bundle, SIDE if size is None else size, sides)
     if fault and size is not None:
         raise click.UsageError(f"--size: {fault}")
     if fault and not given:

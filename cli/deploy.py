@@ -58,6 +58,16 @@ JOBS, TIMEOUT, BENCH, PATIENCE = 4, 3600, 10, 15
 )
 @runtime_option
 @click.option(
+    "--side",
+    metavar="N|MIN:BEST:MAX",
+    help="Of images, for an engine that is built there; default: 256.",
+)
+@click.option(
+    "--batch",
+    metavar="N|MIN:BEST:MAX",
+    help="Images at once, for an engine that is built there; default: 1.",
+)
+@click.option(
     "--bench-seconds",
     type=click.FloatRange(0, 3600),
     default=BENCH,
@@ -96,6 +106,8 @@ def command(
     wheels: Path | None,
     constraints: Path | None,
     runtime: str | None,
+    side: str | None,
+    batch: str | None,
     bench_seconds: float,
     timeout: int,
     patience: int,
@@ -137,6 +149,8 @@ def command(
         constraints=constraints,
         timeout=timeout,
         runtime=runtime,
+        side=side,
+        batch=batch,
         bench_seconds=bench_seconds,
         remake=remake,
     )

@@ -5,18 +5,17 @@ from __future__ import annotations
 import contextlib
 import csv
 import io
-import itertools
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from .errors import FAILURE, CommandError, on_interrupt, printable
+from .errors import FAILURE, on_interrupt, printable
 from .options import (
     FILE,
     debug_option,
+    inputs_of,
     json_option,
     runtime_option,
     threads_option,
@@ -25,7 +24,6 @@ from .options import (
 from .output import json_array, print_json_line, print_line, progress, stdout_is_terminal
 
 if TYPE_CHECKING:
-    from ..runtime.inputs import Input
     from ..runtime.verdicts import Verdict
 
 #: The same as :data:`qmdd.runtime.detector.EVERY` and ``BATCH``, which is not imported here because
@@ -94,7 +92,7 @@ def command(
         raise click.UsageError("--null is for a list of paths on standard input: add -")
     done = failed = 0
     on_interrupt(lambda: f"done and printed: {done:,} file{'' if done == 1 else 's'}")
-    inputs = _inputs(paths, null)
+    inputs = inputs_of(paths, null)
 
     from ..runtime.detector import Detector
 
@@ -110,27 +108,6 @@ def command(
                 failed += verdict.error is not None
                 report("detecting", done, 0)
     return FAILURE if failed else 0
-
-
-def _inputs(paths: tuple[str, ...], null: bool) -> Iterator[Input]:
-    """What ``paths`` name, found while it is scored.
-
-    Raises:
-        click.UsageError: there is nothing.
-    """
-    from ..runtime.inputs import STANDARD_INPUT, find_inputs, read_list
-
-    listed: Iterator[Input] = iter(())
-    if STANDARD_INPUT in paths:
-        if sys.stdin is None:
-            raise CommandError("standard input is closed; give a list of paths there")
-        listed = read_list(sys.stdin.buffer, null=null)
-    found = find_inputs(paths, listed)
-    first = next(found, None)
-    if first is None:
-        where = ", ".join("standard input" if path == STANDARD_INPUT else path for path in paths)
-        raise click.UsageError(f"no image or video found in {printable(where)}")
-    return itertools.chain((first,), found)
 
 
 @contextlib.contextmanager

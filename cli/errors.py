@@ -31,6 +31,7 @@ EXTRAS = {
     "rollback": "runtime",
     "watch": "runtime",
     "eval": "runtime",
+    "scan": "scan",
     "train": "train",
     "calibrate": "train",
     "sensitivity": "train",

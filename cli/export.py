@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -30,6 +31,7 @@ from .output import (
     progress,
     stdout_for_results,
 )
+from .serving import REPOSITORY, Serving, check_serving, print_served, serve, serve_options
 
 DIALECTS = ("onnx", "qonnx")
 
@@ -91,8 +93,10 @@ if TYPE_CHECKING:
     "--output",
     type=FILE,
     metavar="DIR",
-    help="Bundle folder to write; default: ARCH-wBITSaBITS-TARGET here.",
+    help="Bundle folder to write; default: ARCH-wBITSaBITS-TARGET here. With --serve: model "
+    f"repository, to be made or added to; default: {REPOSITORY} here.",
 )
+@serve_options
 @debug_option
 def command(
     checkpoint: Path | None,
@@ -111,6 +115,7 @@ def command(
     explain: bool,
     as_json: bool,
     output: Path | None,
+    **serving_options: Any,
 ) -> None:
     """Turn a checkpoint into a bundle that any ONNX runtime can run, and prove it exact.
 
@@ -120,7 +125,13 @@ def command(
     \b
     qmdd export --bits 2
     qmdd export --checkpoint runs/mine/frozen.safetensors --images photos/ -o bundle
+    qmdd export --bits 2 --serve triton -o models
     """
+    serving = Serving(**serving_options)
+    check_serving(serving)
+    if serving.bundle:
+        _serve(serving, output, None, as_json)
+        return
     if module is not None and (checkpoint, bits, arch) != (None, None, None):
         raise click.UsageError("--module brings its own network; leave the other options out")
     target = _target(target, dialect)
@@ -145,20 +156,27 @@ def command(
     source = _source(checkpoint, module, arch, bits)
     place = output or Path(f"{source.arch}-{_width(source.bits)}-{target}")
     on_interrupt(lambda: f"nothing was written: {place} is as it was")
-    with stdout_for_results(), progress() as report:
-        result = export_bundle(
-            source,
-            place,
-            target=target,
-            images=files,
-            weights=weights,
-            precision=precision,
-            opset=opset,
-            microsoft=allow_microsoft,
-            verify=verify,
-            force=force,
-            report=report,
-        )
+
+    def export_to(folder: Path) -> ExportResult:
+        with stdout_for_results(), progress() as report:
+            return export_bundle(
+                source,
+                folder,
+                target=target,
+                images=files,
+                weights=weights,
+                precision=precision,
+                opset=opset,
+                microsoft=allow_microsoft,
+                verify=verify,
+                force=force,
+                report=report,
+            )
+
+    if serving.serve:
+        _serve(serving, output, export_to, as_json, explain)
+        return
+    result = export_to(place)
     on_interrupt(lambda: f"{place} is complete")
     if as_json:
         print_json(result.to_dict())
@@ -169,6 +187,24 @@ def command(
             f"{place}: parity missed ({missed_parity(result.to_dict()['parity'])}); "
             "do not ship this bundle"
         )
+
+
+def _serve(
+    serving: Serving,
+    output: Path | None,
+    export: Callable[[Path], ExportResult] | None,
+    as_json: bool,
+    explain: bool = False,
+) -> None:
+    place = output or Path(REPOSITORY)
+    on_interrupt(lambda: f"{place} is as it was, or has the whole new version")
+    result = serve(serving, place, export)
+    if as_json:
+        print_json(result.to_dict())
+        return
+    if result.export is not None:
+        _print_result(result.export, explain)
+    print_served(result)
 
 
 def _target(target: str | None, dialect: str | None) -> str:

@@ -28,6 +28,7 @@ SUMMARIES = {
     "inspect": "Show a bundle's layers: planned against built.",
     "report": "Write a bundle's report: one HTML file that shows it all.",
     "detect": "Score images with a bundle: real or fake.",
+    "scan": "Score a large collection to Parquet, restartable, here or on Ray.",
     "watch": "Score what comes into a folder, for as long as it runs.",
     "bench": "Measure a bundle's speed and memory on this machine.",
     "deploy": "Bring a bundle to devices over ssh, and verify it there.",

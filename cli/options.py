@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import os
-from collections.abc import Callable, Sequence
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from .errors import CommandError, State
+from .errors import CommandError, State, printable
+
+if TYPE_CHECKING:
+    from ..runtime.inputs import Input
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -31,7 +36,7 @@ QUANTIZERS = ("minmax", "lsq", "n2uq", "binary")
 WIDTHS = ("1", "2", "3", "4", "8", "32")
 #: The same as :data:`qmdd.runtime.sessions.RUNTIMES`, which is not imported here because it imports
 #: numpy; a test holds the two together.
-RUNTIMES = ("onnxruntime", "native", "openvino")
+RUNTIMES = ("onnxruntime", "native", "openvino", "tensorrt")
 DEFAULT_ARCH, DEFAULT_BITS = "resnet23", 2
 FULL_PRECISION = 32
 
@@ -48,7 +53,8 @@ def _number(_ctx: click.Context, _param: click.Parameter, text: str | None) -> i
     return None if text is None else int(text)
 
 
-def _no_nan(_ctx: click.Context, _param: click.Parameter, value: float | None) -> float | None:
+def no_nan(_ctx: click.Context, _param: click.Parameter, value: float | None) -> float | None:
+    """Callback of a number that lies in a range."""
     if value is not None and math.isnan(value):  # compares false with both ends of the range
         raise click.BadParameter("not a number")
     return value
@@ -97,7 +103,7 @@ def threshold_option(default: str) -> Callable[[F], F]:
     return click.option(
         "--threshold",
         type=click.FloatRange(0, 1),
-        callback=_no_nan,
+        callback=no_nan,
         metavar="F",
         help=f"Score above which an image is called fake; default: {default}.",
     )
@@ -196,6 +202,27 @@ def image_files(given: Sequence[Path]) -> list[Path]:
             f"no image found in {where} (looked for {' '.join(sorted(SUFFIXES))})"
         )
     return found
+
+
+def inputs_of(paths: tuple[str, ...], null: bool) -> Iterator[Input]:
+    """What ``paths`` name (``-``: a list on standard input), found when it is asked for.
+
+    Raises:
+        click.UsageError: there is nothing.
+    """
+    from ..runtime.inputs import STANDARD_INPUT, find_inputs, read_list
+
+    listed: Iterator[Input] = iter(())
+    if STANDARD_INPUT in paths:
+        if sys.stdin is None:
+            raise CommandError("standard input is closed; give a list of paths there")
+        listed = read_list(sys.stdin.buffer, null=null)
+    found = find_inputs(paths, listed)
+    first = next(found, None)
+    if first is None:
+        where = ", ".join("standard input" if path == STANDARD_INPUT else path for path in paths)
+        raise click.UsageError(f"no image or video found in {printable(where)}")
+    return itertools.chain((first,), found)
 
 
 def check_output_file(

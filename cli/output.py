@@ -155,9 +155,15 @@ def print_parity(tiers: Sequence[Mapping[str, Any]], *, layers: bool = False) ->
     for tier in tiers:
         for line in tier.get("fallbacks", ()):
             print_line(f"not as planned, {_tier_name(tier)}: {line}")
-    if layers:
-        names = ("layer", "codes", *(f"wrong, {tier['tier']}" for tier in tiers))
-        each = zip(*(tier["layers"] for tier in tiers), strict=True)
+        if tier.get("code_budget"):
+            print_line(
+                f"{_tier_name(tier)}: up to {tier['code_budget']:.3%} of the codes and "
+                f"{tier['logit_bar']:g} of a logit may differ"
+            )
+    shown = [tier for tier in tiers if tier["layers"]]  # an engine as deployed shows no codes
+    if layers and shown:
+        names = ("layer", "codes", *(f"wrong, {tier['tier']}" for tier in shown))
+        each = zip(*(tier["layers"] for tier in shown), strict=True)
         rows = [
             (same[0]["layer"], f"{same[0]['codes']:,}", *(f"{layer['wrong']:,}" for layer in same))
             for same in each

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,6 +19,7 @@ from .options import (
     images_option,
     json_option,
     module_option,
+    no_nan,
     runtime_option,
     threads_option,
     use_threads,
@@ -32,7 +35,9 @@ from .output import (
 )
 
 if TYPE_CHECKING:
+    from ..runtime.bundle import Bundle
     from ..runtime.parity import VerifyResult
+    from ..runtime.session import Session
 
 TIERS = ("strict", "deployed")
 _ALONE = "torch is not installed: the bundle's golden results took the checkpoint's place"
@@ -62,6 +67,13 @@ _ALONE = "torch is not installed: the bundle's golden results took the checkpoin
     help="Compare with the results that BUNDLE itself holds: no checkpoint, no torch.",
 )
 @click.option("--layers", is_flag=True, help="Print every quantised layer.")
+@click.option(
+    "--code-budget",
+    type=click.FloatRange(0, 1),
+    callback=no_nan,
+    metavar="F",
+    help="Share of the codes that may differ in an engine (--golden); default: BUNDLE's own.",
+)
 @runtime_option
 @threads_option
 @json_option
@@ -74,6 +86,7 @@ def command(
     tier: str,
     golden: bool,
     layers: bool,
+    code_budget: float | None,
     runtime: str | None,
     threads: int | None,
     as_json: bool,
@@ -96,11 +109,13 @@ def command(
     if golden and named:
         raise click.UsageError("--golden excludes --checkpoint, --module and --images")
     tiers = TIERS if tier == "both" else (tier,)
+    if code_budget is not None and named:
+        raise click.UsageError("--code-budget is for --golden: a source's codes must all be equal")
     # Where no source is named and none can be run, the bundle's own results are what is left.
     alone = not named and find_spec("torch") is None
     with stdout_for_results(), progress() as report:
         if golden or alone:
-            result = _against_golden(bundle, tiers, runtime, threads, report)
+            result = _against_golden(bundle, tiers, runtime, threads, code_budget, report)
         else:
             source = (checkpoint, module, image_files(images))
             result = _against_source(bundle, source, tiers, runtime, threads, report)
@@ -152,11 +167,31 @@ def _against_source(
 
 
 def _against_golden(
-    bundle: Path, tiers: tuple[str, ...], runtime: str | None, threads: int | None, report: Report
+    bundle: Path,
+    tiers: tuple[str, ...],
+    runtime: str | None,
+    threads: int | None,
+    code_budget: float | None,
+    report: Report,
 ) -> VerifyResult:
     """Compare with what the bundle holds."""
     needs_extra("runtime")
 
     from ..runtime.golden_check import check_golden
 
-    return check_golden(bundle, tiers=tiers, threads=threads, runtime=runtime, report=report)
+    def rebuild(
+        opened: Bundle, shapes: Sequence[tuple[int, ...]]
+    ) -> AbstractContextManager[Session]:
+        from ..exporter.engine.golden import probed_engine
+
+        return probed_engine(opened, shapes, report)
+
+    return check_golden(
+        bundle,
+        tiers=tiers,
+        threads=threads,
+        runtime=runtime,
+        rebuild=rebuild,
+        code_budget=code_budget,
+        report=report,
+    )

@@ -25,13 +25,14 @@ from ..runtime.native import library_path
 from ..runtime.parity import TierResult
 from ..runtime.probes import PROBES
 from ..runtime.sessions import RUNTIMES
+from .code_budget import code_budget
 from .engine.recipe import RECIPE, recipe
 from .errors import ExportError
 from .lower import Lowered, check_model, check_quantised, node_counts, onnx_for_target
 from .multithreshold import DOMAIN
 from .parity import batches, compare, require_runtime, source_outputs
 from .plan import PLAN_SIDE, planned_layers
-from .probes import probes_of
+from .probes import probes_of, with_probes
 from .samples import sample_images
 from .source import Source, source_from_checkpoint
 from .storage import check_microsoft, choose_storage
@@ -153,7 +154,7 @@ def export_bundle(
         (folder / GOLDEN).parent.mkdir()
         seconds += time.perf_counter() - writing
         checking = time.perf_counter()
-        _write_golden(folder / GOLDEN, network, paths, contract)
+        golden = _write_golden(folder / GOLDEN, network, paths, contract)
         if source.quantized and lowered_for.runtime in RUNTIMES:  # a device of ours will use them
             for name, made in ((MODEL, lowered), (NATIVE_MODEL, native)):
                 if made is not None:
@@ -198,6 +199,8 @@ def export_bundle(
             "input": contract,
             "plan": plan,
         }
+        if lowered_for.engine is not None and source.quantized:
+            form["code_budget"] = code_budget(with_probes(folder / MODEL).model, golden)
         if native is not None:
             form["native"] = {
                 "operators": native_operators(native.model),
@@ -282,7 +285,7 @@ def _frozen_copy(network: nn.Module) -> nn.Module:
 
 def _write_golden(
     path: Path, network: nn.Module, paths: Sequence[Path], contract: dict[str, Any]
-) -> None:
+) -> Golden:
     images, logits, codes = [], [], []
     spread = paths[:: max(1, len(paths) // GOLDEN_IMAGES)][:GOLDEN_IMAGES]  # not all of one class
     for batch in batches(spread, {**contract, "max_side": GOLDEN_SIDE}):
@@ -291,7 +294,9 @@ def _write_golden(
             images.append(image)
             logits.append(float(logit[0]))
             codes.append({layer: value.reshape(-1) for layer, value in record.items()})
-    write_golden(path, Golden(images, np.asarray(logits, dtype=np.float32), codes))
+    golden = Golden(images, np.asarray(logits, dtype=np.float32), codes)
+    write_golden(path, golden)
+    return golden
 
 
 def sizes(network: nn.Module, model_bytes: int) -> dict[str, int]:

@@ -25,7 +25,7 @@ from ..runtime.parity import TIERS, LayerResult, TierResult, VerifyResult
 from ..runtime.preprocess import prepare
 from ..runtime.probes import channels_first, layer_of
 from ..runtime.session import Session
-from ..runtime.sessions import NATIVE, ONNXRUNTIME, OPENVINO, QONNX, runtime_of
+from ..runtime.sessions import NATIVE, ONNXRUNTIME, OPENVINO, QONNX, TENSORRT, runtime_of
 from ..runtime.tiers import native_model, tier_session, unplanned
 from .errors import ParityError
 from .probes import Probed, with_probes
@@ -200,6 +200,10 @@ def _runtime_of(bundle: Bundle, asked: str | None) -> str:
     """What runs the deployed tier: ``asked``, or what ``model.onnx`` was made for."""
     if asked is None:
         return bundle.runtime
+    if asked == TENSORRT:
+        raise ParityError(
+            f"{bundle.path}: an engine is compared with the bundle's golden results; add --golden"
+        )
     if bundle.runtime != QONNX:
         return runtime_of(bundle, asked)
     if asked is not None:

@@ -150,12 +150,17 @@ def infer_shapes(model: onnx.ModelProto, side: int) -> dict[str, tuple[int, ...]
         for dim in value.type.tensor_type.shape.dim:
             if dim.dim_param in names:
                 dim.dim_value = names[dim.dim_param]
-    inferred = shape_inference.infer_shapes(fixed, data_prop=True)
-    known = {}
-    for value in (*inferred.graph.input, *inferred.graph.value_info, *inferred.graph.output):
-        dims = value.type.tensor_type.shape.dim
-        if all(dim.HasField("dim_value") for dim in dims):
-            known[value.name] = tuple(dim.dim_value for dim in dims)
+    made = {name for node in fixed.graph.node for name in node.output}
+    known: dict[str, tuple[int, ...]] = {}
+    # Values are followed only where a shape hangs on them: with packed weights that takes seconds.
+    for follow_values in (False, True):
+        if made <= known.keys():
+            break
+        inferred = shape_inference.infer_shapes(fixed, data_prop=follow_values)
+        for value in (*inferred.graph.input, *inferred.graph.value_info, *inferred.graph.output):
+            dims = value.type.tensor_type.shape.dim
+            if all(dim.HasField("dim_value") for dim in dims):
+                known[value.name] = tuple(dim.dim_value for dim in dims)
     return known
 
 

@@ -5,6 +5,7 @@ The names below are loaded when they are first used, so that an error class cost
 
 from __future__ import annotations
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING
 
@@ -30,6 +31,11 @@ _HOMES = {
     "load_rgb": "images",
     "open_session": "sessions",
 }
+
+# From 1.29 on, ONNX Runtime's own builds report to their makers from the moment they are imported:
+# names, hashes and properties of models, and a number of this machine kept in the home folder. What
+# is looked at here is nobody else's business; who wants it sets the variable to 0.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 __all__ = [
     "Bundle",

@@ -23,9 +23,10 @@ from .bench_times import Ratio, Times, ratio_of, times_of
 from .bench_twin import check_twin
 from .bench_worker import COMMAND, Tick, Worker, take_turns, workers
 from .bundle import Bundle
+from .engine import engine_path, read_record
 from .errors import SessionError
 from .machine import Machine, this_machine, usable_cores
-from .sessions import NATIVE, runtime_of
+from .sessions import NATIVE, TENSORRT, runtime_of
 
 U8 = npt.NDArray[np.uint8]
 Report = Callable[[str, int, int], None]
@@ -154,6 +155,15 @@ def default_threads() -> tuple[int, ...]:
     return tuple(sorted({1, usable_cores()}))
 
 
+def default_batches(bundle: Bundle, runtimes: Sequence[str]) -> tuple[int, ...]:
+    """:data:`BATCHES`; an engine takes no others than those that it was built for."""
+    if TENSORRT not in runtimes:
+        return BATCHES
+    profile = read_record(bundle).profile
+    low, high = profile["min"][0], profile["max"][0]
+    return tuple(count for count in BATCHES if low <= count <= high) or (high,)
+
+
 def chosen_runtimes(bundle: Bundle, asked: Sequence[str]) -> list[str]:
     """Those asked for, each once; or else the one that would be used.
 
@@ -169,7 +179,7 @@ def bench(
     *,
     runtimes: Sequence[str] = (),
     threads: Sequence[int] = (),
-    batches: Sequence[int] = BATCHES,
+    batches: Sequence[int] = (),
     seconds: float = SECONDS,
     twin: Path | None = None,
     no_twin: str = "",
@@ -181,7 +191,7 @@ def bench(
         inputs: what it runs on, see :func:`~.bench_inputs.find_inputs`.
         runtimes: of :data:`~.sessions.RUNTIMES`; default: the one that would be used.
         threads: numbers of threads; default: :func:`default_threads`.
-        batches: images at a time.
+        batches: images at a time; default: :func:`default_batches`.
         seconds: that timing may take in all, loading not counted; a few runs are always made.
         twin: an ONNX file of the full-precision twin.
         no_twin: why there is none.
@@ -191,10 +201,13 @@ def bench(
         SessionError: a runtime is missing or fails, or ``twin`` is not this bundle's.
     """
     started = time.perf_counter()
-    counts = tuple(threads) or default_threads()
+    asked = chosen_runtimes(bundle, runtimes)
+    # What runs on the GPU alone takes no threads of the CPU's.
+    on_gpu = asked == [TENSORRT] and twin is None
+    counts = tuple(threads) or ((1,) if on_gpu else default_threads())
+    batches = tuple(batches) or default_batches(bundle, asked)
     _check("threads", counts, MOST_THREADS)
     _check("batch", batches, MOST_BATCH)
-    asked = chosen_runtimes(bundle, runtimes)
     requests = _requests(bundle, asked, twin)
     places = [(count, batch) for count in counts for batch in batches]
     found: list[Configuration] = []
@@ -230,10 +243,9 @@ def bench(
 
 
 def _check(what: str, numbers: Sequence[int], most: int) -> None:
-    wrong = [number for number in numbers if not 1 <= number <= most]
-    if wrong or not numbers:
-        told = wrong[0] if wrong else "none"
-        raise SessionError(f"{what}={told} must be within 1..{most}")
+    for number in numbers:
+        if not 1 <= number <= most:
+            raise SessionError(f"{what}={number} must be within 1..{most}")
 
 
 def _requests(bundle: Bundle, runtimes: Sequence[str], twin: Path | None) -> dict[str, Any]:
@@ -287,6 +299,8 @@ def _why(name: str, bundle: Bundle, asked: Sequence[str]) -> str:
         return "the same topology in full precision, run by ONNX Runtime, to compare with"
     if name in asked:
         return "asked for"
+    if name == TENSORRT:
+        return "the bundle holds an engine for this machine"
     if name == NATIVE:
         return "the bundle has a model for our native operators, and they are built here"
     if bundle.native_path is not None:
@@ -297,6 +311,8 @@ def _why(name: str, bundle: Bundle, asked: Sequence[str]) -> str:
 def _model_bytes(name: str, bundle: Bundle, twin: Path | None) -> int:
     if name == TWIN and twin is not None:
         return twin.stat().st_size
+    if name == TENSORRT:
+        return engine_path(bundle).stat().st_size
     if name == NATIVE and bundle.native_path is not None:
         return bundle.native_path.stat().st_size
     return bundle.model_bytes

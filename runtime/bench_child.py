@@ -74,6 +74,9 @@ class SessionSubject(Subject):
 
             require_openvino()
             return
+        if self._request.get("runtime") == "tensorrt":
+            self._tensorrt()
+            return
         try:
             import_module("onnxruntime")
         except ImportError as error:
@@ -97,14 +100,28 @@ class SessionSubject(Subject):
     def run(self, images: U8) -> F32:
         return self._session.logits(images)
 
+    def _tensorrt(self) -> Any:
+        """The module that runs the bundle's engine."""
+        from .bundle import Bundle
+        from .engine import read_record
+        from .tensorrt_api import load_tensorrt
+
+        bundle = Bundle.open(self._request["bundle"], check=False)
+        return load_tensorrt(read_record(bundle).backend)
+
     def about(self) -> dict[str, Any]:
         """``version`` of the runtime, its ``kernel``, and the file's ``metadata``."""
-        openvino = self._request.get("runtime") == "openvino"
         return {
-            "version": version_of("openvino" if openvino else "onnxruntime"),
+            "version": self._version(),
             "kernel": self._kernel(),
             "metadata": self._session.metadata if isinstance(self._session, OnnxSession) else {},
         }
+
+    def _version(self) -> str:
+        runtime = self._request.get("runtime")
+        if runtime == "tensorrt":
+            return str(self._tensorrt().__version__)
+        return version_of("openvino" if runtime == "openvino" else "onnxruntime")
 
     def _kernel(self) -> str:
         """What multiplies the codes, as the runtime itself calls it; empty if it does not say."""

@@ -22,6 +22,8 @@ from .preprocess import prepare
 from .verdicts import score_from_logit, verdict_from_score
 
 U8 = npt.NDArray[np.uint8]
+#: What :func:`~.preprocess.prepare` takes.
+Sides = dict[str, int]
 
 #: Side of what is timed where nothing else is asked for.
 SIDE = 256
@@ -84,15 +86,25 @@ class Inputs:
         }
 
 
-def size_fault(bundle: Bundle, side: int) -> str | None:
-    """Why ``bundle`` takes no images of that many pixels a side; ``None`` if it does."""
-    low, multiple, high = (bundle.sides[name] for name in ("min_side", "multiple", "max_side"))
+def size_fault(bundle: Bundle, side: int, sides: Sides | None = None) -> str | None:
+    """Why ``bundle`` takes no images of that many pixels a side; ``None`` if it does.
+
+    ``sides`` are those that its runtimes take; default: the bundle's own.
+    """
+    taken = sides or bundle.sides
+    low, multiple, high = (taken[name] for name in ("min_side", "multiple", "max_side"))
     if low <= side <= high and side % multiple == 0:
         return None
     return f"{side} pixels a side; {bundle.path} takes {low} to {high}, in steps of {multiple}"
 
 
-def find_inputs(bundle: Bundle, files: Sequence[Path] = (), side: int | None = None) -> Inputs:
+def find_inputs(
+    bundle: Bundle,
+    files: Sequence[Path] = (),
+    side: int | None = None,
+    *,
+    sides: Sides | None = None,
+) -> Inputs:
     """What to time ``bundle`` on.
 
     Args:
@@ -100,15 +112,16 @@ def find_inputs(bundle: Bundle, files: Sequence[Path] = (), side: int | None = N
             size are left out, because a batch is of one size.
         side: pixels; by default the files' own, and :data:`SIDE` without any. Without files the
             bundle's golden images are taken, where they are large enough, or else a made-up one.
+        sides: that the runtimes take (:func:`~.sessions.sides_for`); default: the bundle's own.
 
     Raises:
         ImageError: an image that cannot be read, or a side that the bundle does not take.
     """
-    fault = size_fault(bundle, SIDE if side is None else side)
+    fault = size_fault(bundle, SIDE if side is None else side, sides)
     if fault and (side is not None or not files):
         raise ImageError(fault)
     if files:
-        return _from_files(bundle, files, side)
+        return _from_files(sides or bundle.sides, files, side)
     side = side or SIDE
     return _golden(bundle, side) or Inputs("synthetic", [synthetic(side)])
 
@@ -122,8 +135,9 @@ def synthetic(side: int, seed: int = 0) -> U8:
     return np.clip(smooth + rng.normal(0, 6, smooth.shape), 0, 255).astype(np.uint8)
 
 
-def _from_files(bundle: Bundle, files: Sequence[Path], side: int | None) -> Inputs:
-    sides = bundle.sides if side is None else {**bundle.sides, "max_side": side}
+def _from_files(sides: Sides, files: Sequence[Path], side: int | None) -> Inputs:
+    if side is not None:
+        sides = {**sides, "max_side": side}
     images = []
     for path in files:
         try:

@@ -25,7 +25,7 @@ from .ordered import ordered
 from .pixels import load_prepared, prepared
 from .preprocess import prepare
 from .session import Session
-from .sessions import open_session, runs_concurrently
+from .sessions import open_session, runs_concurrently, runtime_of, sides_for
 from .verdicts import Verdict, score_from_logit, verdict_from_score
 
 if TYPE_CHECKING:
@@ -65,9 +65,11 @@ class Detector:
         self, bundle: Bundle, *, threads: int | None = None, runtime: str | None = None
     ) -> None:
         self.bundle = bundle
-        self._runtime = runtime
+        self._runtime = runtime_of(bundle, runtime)
+        #: What images are cropped to.
+        self.sides = sides_for(bundle, [self._runtime])
         self._threads = usable_cores() if threads is None else threads
-        concurrent = runs_concurrently(bundle, runtime)
+        concurrent = runs_concurrently(bundle, self._runtime)
         self._session = self._open(min(1, self._threads) if concurrent else self._threads)
         # A session for one thread at a time still leaves decoding to the others.
         self._running = contextlib.nullcontext() if concurrent else threading.Lock()
@@ -108,7 +110,7 @@ class Detector:
             SessionError: the runtime fails, or the model gives no number.
         """
         session = self._whole if self._session.concurrent else self._session
-        pixels = prepare(rgb, **self.bundle.sides)
+        pixels = prepare(rgb, **self.sides)
         with self._running:
             return self._scores(session, pixels[np.newaxis])[0]
 
@@ -155,16 +157,16 @@ class Detector:
     def _pixels(self, image: Any) -> U8:
         """``[3, h, w]``; an array's and a Pillow image's errors do not say which it is."""
         if isinstance(image, np.ndarray):
-            return prepare(image, **self.bundle.sides)
+            return prepare(image, **self.sides)
         if isinstance(image, (str, os.PathLike)):
-            return load_prepared(image, self.bundle.sides)
+            return load_prepared(image, self.sides)
         if not _is_pillow(image):
             raise ImageError(
                 "an image is a path, an array uint8 [height, width, 3] or an image of Pillow's; "
                 f"this is {type(image).__name__}"
             )
         try:
-            return prepared(image, self.bundle.sides)
+            return prepared(image, self.sides)
         except ImageError:
             raise
         except Exception as error:  # its file is read only now, and may be damaged
@@ -223,7 +225,7 @@ class Detector:
         return pipeline.run(
             (path if isinstance(path, Input) else Input(Path(path)) for path in paths),
             self._scores_of_many,
-            sides=self.bundle.sides,
+            sides=self.sides,
             threshold=bar,
             threads=self._workers,
             batch=batch,

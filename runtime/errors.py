@@ -27,6 +27,10 @@ class EngineError(RuntimeFailure):
     """TensorRT, or an engine made by it, that cannot be used on this machine."""
 
 
+class ScanError(RuntimeFailure):
+    """A scan that cannot begin, or cannot go on; what is done of it is kept."""
+
+
 class DeployError(RuntimeFailure):
     """A device that cannot be reached or used, or a deployment to it that failed."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
 import os
 import secrets
@@ -22,9 +23,9 @@ def sha256_of(path: str | os.PathLike[str]) -> str:
     return state.hexdigest()
 
 
-def _beside(target: Path) -> Path:
+def _beside(target: Path, folder: Path | None = None) -> Path:
     """A hidden name in the same folder, so that a rename stays on one file system."""
-    return target.parent / f".{target.name[:40]}.{secrets.token_hex(8)}"
+    return (folder or target.parent) / f".{target.name[:40]}.{secrets.token_hex(8)}"
 
 
 def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:
@@ -47,7 +48,11 @@ def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:
 
 @contextlib.contextmanager
 def folder_in_place(
-    target: str | os.PathLike[str], *, replace: bool = False, marker: str | None = None
+    target: str | os.PathLike[str],
+    *,
+    replace: bool = False,
+    marker: str | None = None,
+    work_in: Path | None = None,
 ) -> Iterator[Path]:
     """Yield a fresh folder beside ``target``; renamed to ``target`` when the block ends well.
 
@@ -58,6 +63,8 @@ def folder_in_place(
     Args:
         marker: with ``replace``, the name of a file that an existing folder must hold (unless it
             is empty) before it is replaced; keeps a mistyped output from erasing other files.
+        work_in: an existing folder of the same file system to make it in, where whoever reads
+            ``target``'s own folder must not see it half made.
 
     Raises:
         FileExistsError: ``target`` exists and ``replace`` is false; or it is no folder, a link,
@@ -67,7 +74,7 @@ def folder_in_place(
     final = Path(os.path.abspath(target))
     check_replaceable(final, replace, marker)
     made = [folder for folder in final.parents if not folder.exists()]
-    work, old = _beside(final), _beside(final)
+    work, old = _beside(final, work_in), _beside(final)
     try:
         _make_parents(final.parent)
         work.mkdir()
@@ -107,6 +114,25 @@ def check_replaceable(final: Path, replace: bool, marker: str | None = None) -> 
             f"{final} holds other files (there is no {marker} in it) and is not replaced; "
             "choose another output or empty it yourself"
         )
+
+
+@contextlib.contextmanager
+def locked(folder: str | os.PathLike[str]) -> Iterator[None]:
+    """Only one process at a time is inside for the same ``folder``, which must exist.
+
+    Raises:
+        BlockingIOError: another is; names the folder.
+        OSError: no such folder.
+    """
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise BlockingIOError(error.errno, "in use by another process", f"{folder}") from error
+        yield
+    finally:
+        os.close(handle)
 
 
 def _make_parents(parent: Path) -> None:

@@ -18,6 +18,7 @@ import dataclasses
 import json
 import math
 import os
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,12 +45,13 @@ class Golden:
         images: uint8 ``[3, h, w]`` each; sizes may differ.
         logits: float32 ``[n]``.
         codes: per image, uint8 codes by layer, one to an element, in the model's order of layers
-            (the same for every image). Any shape; it is kept.
+            (the same for every image). Any shape; it is kept. What was read from a file is unpacked
+            when it is looked up, a layer at a time.
     """
 
     images: list[U8]
     logits: F32
-    codes: list[dict[str, U8]]
+    codes: Sequence[Mapping[str, U8]]
 
     @property
     def layers(self) -> list[str]:
@@ -132,12 +134,11 @@ def _golden(tensors: dict[str, npt.NDArray[Any]], metadata: dict[str, str]) -> G
         if logit.dtype != np.float32 or logit.shape != (1,):
             raise ValueError(f"logit.{i} is {logit.dtype} {list(logit.shape)}")
         logits.append(logit)
-        codes.append(
-            {
-                layer: _unpack(tensors.pop(f"codes.{i}.{layer}"), width, shape)
-                for layer, shape in zip(layers, of_image, strict=True)
-            }
-        )
+        packed = {
+            layer: (tensors.pop(f"codes.{i}.{layer}"), shape)
+            for layer, shape in zip(layers, of_image, strict=True)
+        }
+        codes.append(_Packed(packed, width))
     if tensors:
         raise ValueError(f"unexpected tensor {min(tensors)}")
     flat = np.concatenate(logits) if logits else np.zeros(0, np.float32)
@@ -157,6 +158,8 @@ def _check(where: str, golden: Golden) -> None:
             )
         if list(codes) != golden.layers:
             raise BundleError(f"{where}: image {i} has other layers than image 0")
+        if isinstance(codes, _Packed):
+            continue  # nothing else than bytes
         for layer, array in codes.items():
             if array.dtype != np.uint8:
                 raise BundleError(
@@ -178,12 +181,36 @@ def _pack(codes: U8, width: int) -> U8:
     return packed
 
 
-def _unpack(packed: npt.NDArray[Any], width: int, shape: list[int]) -> U8:
-    if any(type(side) is not int or side < 0 for side in shape):
-        raise ValueError(f"impossible shape {shape}")
-    count, lanes = math.prod(shape), 8 // width
-    if packed.dtype != np.uint8 or packed.shape != (-(-count // lanes),):
-        raise ValueError(f"codes of shape {shape} do not fit {packed.dtype} {list(packed.shape)}")
+class _Packed(Mapping[str, U8]):
+    """Codes of one image by layer, held packed: unpacked they may take eight times as much.
+
+    Raises:
+        ValueError: shapes that do not go with the packed codes.
+    """
+
+    def __init__(self, held: dict[str, tuple[npt.NDArray[Any], list[int]]], width: int) -> None:
+        self._held, self._width = held, width
+        for packed, shape in held.values():
+            if any(type(side) is not int or side < 0 for side in shape):
+                raise ValueError(f"impossible shape {shape}")
+            bytes_ = -(-math.prod(shape) // (8 // width))
+            if packed.dtype != np.uint8 or packed.shape != (bytes_,):
+                told = f"{packed.dtype} {list(packed.shape)}"
+                raise ValueError(f"codes of shape {shape} do not fit {told}")
+
+    def __getitem__(self, layer: str) -> U8:
+        packed, shape = self._held[layer]
+        return _unpack(packed, self._width, shape)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._held)
+
+    def __len__(self) -> int:
+        return len(self._held)
+
+
+def _unpack(packed: U8, width: int, shape: list[int]) -> U8:
+    count = math.prod(shape)
     shifts = np.arange(0, 8, width, dtype=np.uint8)
     codes = (packed[:, np.newaxis] >> shifts) & np.uint8((1 << width) - 1)
     return codes.reshape(-1)[:count].reshape(shape)

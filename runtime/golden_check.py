@@ -12,13 +12,14 @@ from pathlib import Path
 
 import numpy as np
 
-from .bundle import MODEL, NATIVE_MODEL, Bundle
+from .bundle import Bundle
 from .errors import BundleError, SessionError
 from .golden import Golden, read_golden
-from .parity import GOLDEN, TIERS, LayerResult, TierResult, VerifyResult
-from .probes import SUFFIX, are_last, channels_first, probed_model
-from .sessions import NATIVE, ONNXRUNTIME, runtime_of
-from .tiers import native_model, tier_session, unplanned
+from .golden_tiers import Rebuild, Work, engine_work, onnx_work
+from .parity import GOLDEN, TIERS, VerifyResult
+from .probes import are_last, channels_first, probes_path
+from .sessions import TENSORRT, runtime_of
+from .tiers import unplanned
 
 Report = Callable[[str, int, int], None]
 
@@ -34,45 +35,52 @@ def check_golden(
     tiers: Sequence[str] = TIERS,
     runtime: str | None = None,
     threads: int | None = None,
+    rebuild: Rebuild | None = None,
+    code_budget: float | None = None,
     report: Report | None = None,
 ) -> VerifyResult:
     """Compare a bundle with its own golden results; one image and one session at a time.
 
     Args:
         tiers: of :data:`.parity.TIERS`. Where the native operators are built and the bundle has a
-            model for them, *deployed* has a further one, ``native``.
-        runtime: what runs the deployed tier; by default what the bundle was made for.
+            model for them, *deployed* has a further one, ``native``. In TensorRT it is ``engine``,
+            the engine as it is, and ``codes``, a second one that shows its codes.
+        runtime: what runs the deployed tier; by default what would be used.
+        rebuild: makes the second engine; without it there is no tier ``codes``.
+        code_budget: share of the codes that may differ in the tier ``codes``, 0 in all others;
+            default: the bundle's own.
         report: called with ``("golden", done, total)``.
 
     Raises:
         BundleError: a damaged bundle, or one without golden results.
         SessionError: no runtime for it here, or one that refuses the model.
+        EngineError: an engine for another machine.
     """
     started = time.perf_counter()
-    opened = Bundle.open(bundle)
-    golden = _golden_of(opened)
-    ran_by = runtime_of(opened, runtime)
-    plain = ONNXRUNTIME if ran_by == NATIVE else ran_by
     unknown = set(tiers) - set(TIERS)
     if unknown:
         raise SessionError(f"no tier {sorted(unknown)[0]!r}; there are {', '.join(TIERS)}")
-    work = [(tier, MODEL, ONNXRUNTIME if tier == "strict" else plain) for tier in tiers]
-    if native_model(opened, tiers, runtime) is not None:
-        work.append((NATIVE, NATIVE_MODEL, NATIVE))
-    total = len(work) * len(golden.images)
-    results: list[TierResult] = []
-    for tier, model, by in work:
-        result = TierResult(tier, quantized=bool(golden.layers), runtime=by)
+    opened = Bundle.open(bundle)
+    golden = _golden_of(opened)
+    ran_by = runtime_of(opened, runtime)
+    notes = [_NO_CODES] if golden.layers and probes_path(opened) is None else []
+    work = onnx_work(opened, golden, tiers, runtime, ran_by, threads)
+    if ran_by == TENSORRT and "deployed" in tiers:
+        more, told = engine_work(opened, golden, rebuild, code_budget)
+        work, notes = work + more, notes + told
+    done, total = 0, sum(len(one.golden.images) for one in work)
+    for one in work:
         try:
-            for _ in _compared(opened, model, golden, result, threads):
+            for _ in compared(one):
+                done += 1
                 if report:
-                    done = sum(found.images for found in results) + result.images
                     report("golden", done, total)
             plan = opened.manifest.get("plan") or ()
-            result.fallbacks = unplanned(opened.path / model, by, plan, threads)
+            one.result.fallbacks = unplanned(
+                opened.path / one.model, one.result.runtime, plan, threads
+            )
         except SessionError as error:
-            raise SessionError(f"{opened.path}: {tier} tier: {error}") from error
-        results.append(result)
+            raise SessionError(f"{opened.path}: {one.result.tier} tier: {error}") from error
     return VerifyResult(
         bundle=opened.path,
         arch=opened.arch,
@@ -80,9 +88,9 @@ def check_golden(
         target=opened.target,
         model_bytes=opened.model_bytes,
         seconds=time.perf_counter() - started,
-        parity=results,
+        parity=[one.result for one in work],
         against=GOLDEN,
-        notes=[] if all(result.codes_seen for result in results) else [_NO_CODES],
+        notes=notes,
     )
 
 
@@ -99,30 +107,21 @@ def _golden_of(bundle: Bundle) -> Golden:
     return golden
 
 
-def _compared(
-    bundle: Bundle, model: str, golden: Golden, result: TierResult, threads: int | None
-) -> Iterator[None]:
-    """Fill ``result``, image by image."""
-    probed = probed_model(bundle, model) if golden.layers else None
-    outputs = ["logit"]
-    if probed is not None:
-        result.layers = [LayerResult(layer) for layer in golden.layers]
-        outputs += [layer + SUFFIX for layer in golden.layers]
-    result.codes_seen = probed is not None or not golden.layers
-    session = tier_session(
-        bundle.path / model if probed is None else probed,
-        result.tier,
-        result.runtime,
-        threads,
-        outputs,
-    )
-    last = are_last(session.metadata)
-    for image, logit, codes in zip(golden.images, golden.logits, golden.codes, strict=True):
-        found = session.run(image[np.newaxis])
-        if last:
-            found = channels_first(found)
-        logits = found.pop("logit")
-        flat = {name: array.reshape(-1) for name, array in found.items()}
-        ours = {layer: array.reshape(-1) for layer, array in codes.items()}
-        result.add(np.array([logit]), ours, {"logit": logits, **flat})
-        yield
+def compared(work: Work) -> Iterator[None]:
+    """Fill the work's result, image by image.
+
+    Raises:
+        BundleError, SessionError: as :func:`check_golden`.
+    """
+    golden = work.golden
+    with work.open() as session:
+        last = are_last(session.metadata)
+        for image, logit, codes in zip(golden.images, golden.logits, golden.codes, strict=True):
+            found = session.run(image[np.newaxis])
+            if last:
+                found = channels_first(found)
+            logits = found.pop("logit")
+            # Golden codes are a row of codes, in C order, and so become those found.
+            flat = {name: array.reshape(-1) for name, array in found.items()}
+            work.result.add(np.array([logit]), codes, {"logit": logits, **flat})
+            yield

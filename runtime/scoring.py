@@ -103,7 +103,7 @@ def subject_from_bundle(
         bundle.arch,
         bundle.bits,
         bundle.threshold,
-        bundle.sides,
+        detector.sides,
         trained_on,
         detector.detect,
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import abc
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +13,9 @@ import numpy.typing as npt
 from .contract import INPUT
 from .errors import SessionError, not_installed
 from .machine import usable_cores
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 U8 = npt.NDArray[np.uint8]
 F32 = npt.NDArray[np.float32]
@@ -72,6 +75,15 @@ class Session(abc.ABC):
             )
         return tuple(known if wanted is None else wanted)
 
+    def close(self) -> None:  # noqa: B027 - most sessions hold nothing else
+        """Give back what it holds beside this process's memory; a second call does nothing."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_details: object) -> None:
+        self.close()
+
     def run(self, images: U8) -> dict[str, Array]:
         """Arrays of the chosen outputs, by name, for ``images`` uint8 ``[N, 3, H, W]``.
 
@@ -85,6 +97,8 @@ class Session(abc.ABC):
             )
         try:
             found = self._fetch(np.ascontiguousarray(images))
+        except SessionError:
+            raise
         except Exception as error:  # runtimes' exceptions share no base of their own
             raise SessionError(
                 f"{self._name}: cannot run on {list(images.shape)}: {one_line(error)}"

@@ -2,29 +2,37 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from . import native
 from .bundle import Bundle
-from .errors import SessionError
+from .engine import check_engine, engine_folder, read_record, this_machine
+from .errors import EngineError, SessionError
 from .session import OnnxSession, Session
 
 ONNXRUNTIME, OPENVINO = "onnxruntime", "openvino"
+#: TensorRT, where a bundle holds an engine.
+TENSORRT = "tensorrt"
 #: ONNX Runtime with our own operators, where a bundle has a model for them.
 NATIVE = "native"
 #: Executes models for FPGA flows; for verification only (it lives in the exporter's room).
 QONNX = "qonnx"
 #: Runtimes that score images; any of them can be asked for.
-RUNTIMES = (ONNXRUNTIME, NATIVE, OPENVINO)
+RUNTIMES = (ONNXRUNTIME, NATIVE, OPENVINO, TENSORRT)
 #: Those whose sessions one thread at a time may run; several threads may run the others' at once.
-_ONE_AT_A_TIME = (OPENVINO,)
+_ONE_AT_A_TIME = (OPENVINO, TENSORRT)
 
 
 def runtime_of(bundle: Bundle, asked: str | None = None) -> str:
     """The runtime for ``bundle``: ``asked``, or by default its own.
 
-    A bundle with a model for the native operators runs there, if they are built.
+    A bundle with a model for the native operators runs there, if they are built; one with an engine
+    runs in TensorRT, where that and a GPU are.
 
     Raises:
         SessionError: a runtime that there is not, or a bundle that none of them can run.
+        EngineError: an engine for another machine than this one, which has TensorRT and a GPU; or
+            TensorRT is asked for, and there is no engine.
     """
     if bundle.runtime not in RUNTIMES:
         raise SessionError(
@@ -35,12 +43,55 @@ def runtime_of(bundle: Bundle, asked: str | None = None) -> str:
         raise SessionError(f"no runtime {asked!r}; there are {', '.join(RUNTIMES)}")
     if asked is None and bundle.native_path is not None and native.library_path() is not None:
         return NATIVE
+    if asked in (None, TENSORRT) and _engine_runs(bundle, asked):
+        return TENSORRT
     if asked == NATIVE and bundle.native_path is None:
         raise SessionError(
             f"{bundle.path}: has no model for the native operators; export the checkpoint with "
             "--target cpu"
         )
     return asked or bundle.runtime
+
+
+def _engine_runs(bundle: Bundle, asked: str | None) -> bool:
+    """Whether the bundle's engine is what runs here.
+
+    Raises:
+        EngineError: it is asked for, and there is none; or it is for another machine, even where
+            it was not asked for: on a device, what took its place would be slow and say nothing.
+    """
+    if engine_folder(bundle) is None:
+        if asked is None:
+            return False
+        raise EngineError(
+            f"{bundle.path}: holds no engine; run qmdd build first (its ONNX model runs by "
+            "--runtime onnxruntime)"
+        )
+    record = read_record(bundle)
+    try:
+        machine = this_machine(record.backend)
+    except EngineError:
+        if asked is None:
+            return False  # no TensorRT, or no GPU: not a machine for any engine
+        # An engine of another version is one whether there is a GPU or not.
+        check_engine(bundle, this_machine(record.backend, gpu=False))
+        raise
+    check_engine(bundle, machine)
+    return True
+
+
+def sides_for(bundle: Bundle, runtimes: Iterable[str]) -> dict[str, int]:
+    """What :func:`~.preprocess.prepare` takes, so that all of these ``runtimes`` run the result.
+
+    An engine takes the sizes that it was built for: larger images are cropped to them.
+    """
+    sides = bundle.sides
+    if TENSORRT in runtimes:
+        profile = read_record(bundle).profile
+        low, high = max(profile["min"][2:]), min(profile["max"][2:])
+        sides["min_side"] = max(sides["min_side"], low)
+        sides["max_side"] = min(sides["max_side"], high)
+    return sides
 
 
 def runs_concurrently(bundle: Bundle, asked: str | None = None) -> bool:
@@ -67,9 +118,14 @@ def open_session(
         outputs: those that are fetched; default: all.
 
     Raises:
-        SessionError: the runtime is missing or refuses the model.
+        SessionError: the runtime is missing or refuses the model. EngineError: see
+            :func:`runtime_of`.
     """
     chosen = runtime_of(bundle, runtime)
+    if chosen == TENSORRT:
+        from .engine_session import EngineSession
+
+        return EngineSession(bundle, outputs=outputs)
     if chosen == OPENVINO:
         from .openvino_session import OpenvinoSession
 

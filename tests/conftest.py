@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import copy
+import functools
+import gc
+import hashlib
 import os
 import signal
 import sys
@@ -15,6 +20,8 @@ from hypothesis import settings
 from PIL import Image
 
 if TYPE_CHECKING:
+    import onnx
+
     from qmdd.models import Detector
 
 # No deadline (machines differ), and the same examples on every run.
@@ -35,6 +42,24 @@ NARROW = (8, 16, 32, 64)
 
 DetectorFactory = Callable[..., "Detector"]
 VideoFactory = Callable[..., Path]
+TraceOnce = Callable[["Detector"], "onnx.ModelProto"]
+
+
+def pytest_collection_finish() -> None:
+    """Spare the suite what it would do hundreds of times, without an effect on any result.
+
+    What has been imported stays: the collector of garbage need not look at it each time. And torch
+    puts together the same table of operators for each export.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 20)
+    if "qmdd.exporter.trace" in sys.modules:
+        with contextlib.suppress(ImportError, AttributeError):  # torch's own affair
+            from torch.onnx._internal.exporter._registration import ONNXRegistry
+
+            once = functools.cache(ONNXRegistry.from_torchlib)
+            ONNXRegistry.from_torchlib = staticmethod(once)  # type: ignore[assignment]
 
 
 @pytest.fixture(scope="session")
@@ -203,3 +228,45 @@ def audio_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
         container.mux(stream.encode(frame))
         container.mux(stream.encode())
     return path
+
+
+@pytest.fixture(scope="session")
+def trace_once() -> TraceOnce:
+    """:func:`canonical_from_detector`, run once for equal detectors; each call a fresh copy."""
+    import onnx
+
+    from qmdd.exporter.trace import canonical_from_detector
+    from qmdd.models.checkpoint import freeze
+
+    known: dict[str, bytes] = {}
+
+    def trace(detector: Detector) -> onnx.ModelProto:
+        digest = hashlib.sha256(detector.config.to_json().encode())
+        known_weights = copy.deepcopy(detector)
+        if detector.config.quantized:
+            freeze(known_weights)
+        for name, tensor in known_weights.state_dict().items():
+            digest.update(f"{name}{list(tensor.shape)}".encode() + tensor.numpy().tobytes())
+        key = digest.hexdigest()
+        if key not in known:
+            known[key] = canonical_from_detector(detector).SerializeToString(deterministic=True)
+        return onnx.load_from_string(known[key])
+
+    return trace
+
+
+@pytest.fixture
+def quick_trace(monkeypatch: pytest.MonkeyPatch, trace_once: TraceOnce) -> None:
+    """Exports of a detector that was traced before do not trace it again."""
+    monkeypatch.setattr("qmdd.exporter.trace.canonical_from_detector", trace_once)
+
+
+@pytest.fixture(scope="session")
+def tensorrt_device(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Environment variables for processes on a "device" with TensorRT and a GPU, both stand-ins."""
+    from .standin.device import device_environment
+
+    found = device_environment(tmp_path_factory.mktemp("cudart"))
+    if found is None:
+        pytest.skip("no C compiler (cc) for the stand-in of CUDA's library; install gcc")
+    return found

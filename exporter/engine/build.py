@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import fcntl
 import json
 import os
 import secrets
@@ -21,7 +20,7 @@ from typing import Any
 
 from ...runtime.bundle import MANIFEST, MODEL, Bundle, manifest_bytes
 from ...runtime.engine import ENGINE, LAYERS, LOG, SIDECAR, EngineRecord, architecture
-from ...runtime.files import sha256_of, write_atomically
+from ...runtime.files import locked, sha256_of, write_atomically
 from ..errors import BuildError, ExportError
 from ..plan import PlannedLayer
 from ..targets import EngineSpec, Target, find_target
@@ -213,15 +212,12 @@ def _profile(bundle: Bundle, batch: str, side: str | None) -> Profile:
 @contextlib.contextmanager
 def _locked(folder: Path) -> Iterator[None]:
     """Only one build works on a bundle at a time."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
+    with contextlib.ExitStack() as inside:
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            inside.enter_context(locked(folder))
         except BlockingIOError as error:
             raise BuildError(f"{folder}: another qmdd build is working on it; wait") from error
         yield
-    finally:
-        os.close(handle)
 
 
 @contextlib.contextmanager

@@ -149,8 +149,17 @@ def _parse(backend: Backend, network: Any, logger: Any, request: BuildRequest) -
         errors = [parser.get_error(index) for index in range(parser.num_errors)]
         said = "; ".join(" ".join(error.desc().split()) for error in errors) or "no reason given"
         raise BuildError(f"{request.model}: TensorRT cannot read it: {said}")
-    _check_network(backend.api, network, request.model)
+    if request.probes:
+        _show_codes(backend.api, network)
+    else:
+        _check_network(backend.api, network, request.model)
     return parser
+
+
+def _show_codes(trt: Any, network: Any) -> None:
+    """Further outputs come in rows, as the host reads them."""
+    for index in range(network.num_outputs):
+        network.get_output(index).allowed_formats = 1 << int(trt.TensorFormat.LINEAR)
 
 
 def _check_network(trt: Any, network: Any, model: str) -> None:

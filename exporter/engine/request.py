@@ -39,6 +39,7 @@ class BuildRequest:
         versions: lowest and highest TensorRT that may build, such as ``10.3``; both included.
         workspace: most bytes of scratch memory that a layer may take.
         profile: shapes to build for.
+        probes: the model has code tensors as further outputs, which are no part of a detector.
     """
 
     backend: str
@@ -48,6 +49,7 @@ class BuildRequest:
     versions: tuple[str, str]
     workspace: int
     profile: Profile
+    probes: bool = False
 
     def to_json(self) -> str:
         """One line for the builder's standard input."""

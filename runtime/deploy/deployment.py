@@ -32,7 +32,7 @@ from .fitness import engine_fault, judge, native_platform, tensorrt_of
 from .hosts import Host
 from .layout import Layout
 from .look import look
-from .outcome import AGAIN, DEPLOYED, FAILED, Outcome, last_words
+from .outcome import AGAIN, DEPLOYED, FAILED, Outcome, last_words, missed
 from .payload import Item, bundle_items, further_wheels, runtime_wheel
 from .releases import current_release, damaged, prune, read_release
 from .work import Work
@@ -58,6 +58,7 @@ class Options:
         constraints: a file of pinned versions for pip.
         timeout: seconds for building the engine, and for verifying.
         runtime: what runs the bundle there; ``None``: what it was made for.
+        side, batch: that an engine is built for there, as ``qmdd build`` takes them.
         bench_seconds: how long to measure; 0 leaves it out.
         remake: make environment and engine anew.
     """
@@ -71,6 +72,8 @@ class Options:
     constraints: Path | None = None
     timeout: float = 3600.0
     runtime: str | None = None
+    side: str | None = None
+    batch: str | None = None
     bench_seconds: float = 10.0
     remake: bool = False
 
@@ -197,7 +200,7 @@ class _Deployment:
                 self.link(layout, items)
             if self.must_build():
                 with self.step("build"):
-                    work.run(layout.build(), timeout=options.timeout)
+                    work.run(layout.build(options.side, options.batch), timeout=options.timeout)
         with self.step("verify"):
             self.verify(layout)
         if options.bench_seconds:
@@ -284,6 +287,7 @@ class _Deployment:
                 held.get("manifest_sha256") == outcome.manifest_sha256
                 and held.get("environment") == key
                 and held.get("tensorrt") == tensorrt_of(outcome.facts)
+                and held.get("sizes") == [self.options.side, self.options.batch]
             )
             # What was damaged meanwhile is laid out anew.
             if same and not damaged(self.ask, current):
@@ -310,12 +314,13 @@ class _Deployment:
         """Whether the engine has to be built there."""
         if not self.need.backend:
             return False
-        if engine_folder(self.bundle) is None or self.options.remake:
+        options = self.options
+        if engine_folder(self.bundle) is None:
             return True
         fault = engine_fault(self.bundle, self.outcome.facts)
         if fault:
             self.outcome.warnings.append(f"the bundle's engine is not used: {fault}; built anew")
-        return fault is not None
+        return bool(fault or options.remake or options.side or options.batch)
 
     def verify(self, layout: Layout) -> None:
         """Compare with the golden results; a miss is an error."""
@@ -368,6 +373,7 @@ class _Deployment:
             "arch": self.bundle.arch,
             "bits": self.bundle.bits,
             "tensorrt": tensorrt_of(outcome.facts),
+            "sizes": [self.options.side, self.options.batch],
             "time": time.time(),
         }
         self.ask("write", path=(*release, "deployed.json"), text=json.dumps(held) + "\n")
@@ -378,15 +384,6 @@ class _Deployment:
         except DeployError as error:
             # It runs; what is too old goes with the next deployment.
             outcome.warnings.append(f"old releases were not removed: {error}")
-
-
-def missed(found: Mapping[str, Any]) -> str:
-    """What ``qmdd verify --golden --json`` says was missed, in words."""
-    tiers = [tier for tier in found.get("parity") or () if isinstance(tier, Mapping)]
-    wrong = sum(int(tier.get("wrong_codes") or 0) for tier in tiers)
-    total = sum(int(tier.get("codes_compared") or 0) for tier in tiers)
-    flipped = sum(int(tier.get("flipped_verdicts") or 0) for tier in tiers)
-    return f"{wrong:,} of {total:,} codes wrong, {flipped:,} verdicts flipped"
 
 
 def _json(text: str) -> dict[str, Any] | None:

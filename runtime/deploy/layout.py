@@ -95,9 +95,11 @@ class Layout:
         """A command of qmdd in the environment."""
         return [self.python, "-I", "-m", "qmdd.cli.main", *arguments]
 
-    def build(self) -> list[str]:
-        """Build the engine of the release's bundle."""
-        return self.qmdd("build", "--json", "--", self.bundle)
+    def build(self, side: str | None = None, batch: str | None = None) -> list[str]:
+        """Build the engine of the release's bundle, for such images or for the default ones."""
+        sizes = (("--side", side), ("--batch", batch))
+        asked = [word for name, size in sizes if size for word in (name, size)]
+        return self.qmdd("build", *asked, "--json", "--", self.bundle)
 
     def verify(self, runtime: str | None = None) -> list[str]:
         """Compare with the bundle's own golden results, by ``runtime`` or the bundle's own."""

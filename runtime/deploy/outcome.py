@@ -6,6 +6,7 @@ import dataclasses
 import json
 import re
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -106,6 +107,24 @@ def write_report(bundle: Path, outcome: Outcome) -> Path:
             "itself stands"
         ) from error
     return path
+
+
+def missed(found: Mapping[str, Any]) -> str:
+    """What ``qmdd verify --golden --json`` says was missed, tier by tier, in words."""
+    words = []
+    for tier in found.get("parity") or ():
+        wrong, total = tier.get("wrong_codes") or 0, tier.get("codes_compared") or 0
+        flipped, budget = tier.get("flipped_verdicts") or 0, tier.get("code_budget") or 0
+        difference, bar = tier.get("max_abs_logit_diff"), tier.get("logit_bar") or 0
+        faults = [f"{wrong:,} of {total:,} codes wrong"] if wrong > budget * total else []
+        if flipped:
+            faults.append(f"{flipped:,} verdicts flipped")
+        if difference is None or difference > bar:
+            told = "no number" if difference is None else f"off by {difference:.1e}"
+            faults.append(f"a logit is {told}, the bar is {bar:g}")
+        faults += [str(line) for line in tier.get("fallbacks") or ()]
+        words += [f"{tier.get('tier')}: {', '.join(faults)}"] if faults else []
+    return "; ".join(words) or "nothing was compared"
 
 
 def last_words(said: str) -> str:

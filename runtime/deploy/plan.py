@@ -57,7 +57,11 @@ def plan(bundle: Bundle, host: Host, need: TargetNeeds, options: Options) -> lis
     step("environment", "and install into it", install)
     step("release", f"links to these files in {layout.bundle}")
     if need.backend:
-        step("build", "unless the bundle's engine is for this very device", layout.build())
+        step(
+            "build",
+            "unless the bundle's engine is for this very device",
+            layout.build(options.side, options.batch),
+        )
     step("verify", "0 wrong codes, or the deployment ends here", layout.verify(options.runtime))
     if options.bench_seconds:
         measure = layout.bench(options.bench_seconds, options.runtime)

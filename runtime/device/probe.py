@@ -148,7 +148,8 @@ def collect(folder: str | None = None) -> dict[str, Any]:
 
 def _run(command: Sequence[str], seconds: float = SECONDS) -> tuple[int | None, str]:
     """Exit code and output of a program; ``None`` if it is not there or took too long."""
-    environment = dict(os.environ, LC_ALL="C", LANG="C")
+    # ONNX Runtime reports to its makers as soon as it is imported.
+    environment = dict(os.environ, LC_ALL="C", LANG="C", ORT_DISABLE_TELEMETRY="1")
     try:
         process = subprocess.Popen(  # noqa: S603 - the caller's own list, no shell
             list(command),

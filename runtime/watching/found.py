@@ -41,12 +41,12 @@ def key_of(name: str, size: int, mtime_ns: int) -> bytes:
 
 
 def look_at(folder: Path, path: Path) -> Found | None:
-    """The file as it is now; ``None`` if it is gone, or not a regular file."""
+    """The file below ``folder`` as it is now; ``None`` if it is gone, or not a regular file."""
     try:
         status = os.stat(path)
     except (OSError, ValueError):
         return None
     if not stat.S_ISREG(status.st_mode):
         return None
-    name = os.path.relpath(path, folder).replace(os.sep, "/")
+    name = str(path).removeprefix(os.path.join(folder, ""))
     return Found(path, name, status.st_size, status.st_mtime_ns)

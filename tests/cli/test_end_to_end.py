@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from click.testing import Result
 from PIL import Image
 
 from qmdd.exporter.samples import sample_images
@@ -49,7 +51,7 @@ def bundle(exported: tuple[Path, dict[str, Any]], tmp_path: Path) -> Path:
     return Path(shutil.copytree(exported[0], tmp_path / "bundle"))
 
 
-def one_line(run: subprocess.CompletedProcess[str]) -> str:
+def one_line(run: subprocess.CompletedProcess[str] | Result) -> str:
     """The error's only line: no traceback, nothing around it."""
     lines = run.stderr.strip().splitlines()
     assert len(lines) == 1, run.stderr
@@ -241,14 +243,17 @@ def test_a_target_that_does_not_exist(tmp_path: Path) -> None:
     assert "Traceback" not in run.stderr
 
 
-def test_an_output_that_is_in_the_way(bundle: Path, tmp_path: Path) -> None:
+def test_an_output_that_is_in_the_way(
+    bundle: Path, invoke: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """An existing bundle needs --force; a foreign folder and a file are never replaced."""
+    monkeypatch.chdir(tmp_path)
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "a.txt").write_text("mine")
     (tmp_path / "file").write_text("mine")
     for place, force in ((bundle, ()), ("photos", ("--force",)), ("file", ("--force",))):
-        run = qmdd("export", "--bits", 2, "-o", place, *force, cwd=tmp_path)
-        assert run.returncode == 1
+        run = invoke("export", "--bits", 2, "-o", place, *force)
+        assert run.exit_code == 1
         assert "exists" in one_line(run) or "holds other files" in run.stderr
     assert (tmp_path / "photos" / "a.txt").read_text() == "mine"
     assert (tmp_path / "file").read_text() == "mine"
@@ -297,10 +302,10 @@ def test_a_full_disk(tmp_path: Path) -> None:
 
 
 def test_a_killed_training_ends_as_an_unbroken_one(image_folder: Path, tmp_path: Path) -> None:
-    """SIGKILL in the middle, the same command again: the same frozen bytes, at full width."""
+    """SIGKILL in the middle, the same command again: the same frozen bytes."""
     recipe = tmp_path / "tiny.toml"
     stage = "[[stage]]\nbits = {}\nepochs = 1\nlr = 1e-3\nbatch = 4\ncrop = 32\nwarmup = 1\n"
-    recipe.write_text("statistics = 12\n" + stage.format(32) + stage.format(2))
+    recipe.write_text("statistics = 12\nwidth = 0.25\n" + stage.format(32) + stage.format(2))
     args = ["train", "--data", image_folder, "--recipe", recipe, "--save-every", 1, "--out"]
     whole = qmdd(*args, tmp_path / "whole", "--threads", 1)
     assert whole.returncode == 0, whole.stderr

@@ -1,10 +1,11 @@
-"""From the built-in checkpoint to an audited engine, as a user does it: real processes."""
+"""From the built-in checkpoint to an audited engine, as a user does it."""
 
 from __future__ import annotations
 
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ SIZES = {"int8": 1.0, "int4": 0.60, "int2": 0.45}
 
 
 def qmdd(folder: Path, *args: object) -> Any:
-    """What a command prints as JSON."""
+    """What a command prints as JSON, a process of its own."""
     done = subprocess.run(
         [sys.executable, "-m", "qmdd.cli.main", *map(str, args), "--json"],
         capture_output=True,
@@ -32,18 +33,38 @@ def qmdd(folder: Path, *args: object) -> Any:
 
 
 @pytest.fixture(scope="module")
-def engines(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
-    """The engine of the built-in ResNet-23 in every storage; as INT8 built twice."""
+def engines(
+    tmp_path_factory: pytest.TempPathFactory,
+    image_folder: Path,
+    trace_once: Callable[[Any], Any],
+) -> dict[str, dict[str, Any]]:
+    """The engine of the built-in ResNet-23 in every storage; as INT8 built twice.
+
+    INT8 takes real processes all the way; for the others the network is traced once, in this one.
+    """
     try:
         load_tensorrt("tensorrt_rtx")
     except EngineError as error:
         pytest.skip(str(error))
+    from qmdd.exporter.export import export_bundle
+    from qmdd.models.zoo import builtin_checkpoint
+
     folder = tmp_path_factory.mktemp("engines")
-    found = {}
-    for storage in SIZES:
-        options = ("--weights", storage, "--no-verify", "-o", storage)
-        qmdd(folder, "export", "--bits", 2, "--target", "rtx", *options)
-        found[storage] = qmdd(folder, "build", storage)
+    image = image_folder / "alpha" / "0_real" / "0.png"
+    options = ("--target", "rtx", "--weights", "int8", "--no-verify", "--images", image)
+    qmdd(folder, "export", "--bits", 2, *options, "-o", "int8")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("qmdd.exporter.trace.canonical_from_detector", trace_once)
+        for storage in ("int4", "int2"):
+            export_bundle(
+                builtin_checkpoint("resnet23", 2),
+                folder / storage,
+                target="rtx",
+                weights=storage,
+                images=[image],
+                verify=False,
+            )
+    found = {storage: qmdd(folder, "build", storage) for storage in SIZES}
     found["again"] = qmdd(folder, "build", "int8")
     found["inspected"] = qmdd(folder, "inspect", "int8")
     return found

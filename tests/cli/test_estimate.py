@@ -17,12 +17,15 @@ SMALL = ("--side", 64)
 
 
 @pytest.fixture(scope="module")
-def bundles(tmp_path_factory: pytest.TempPathFactory, tiny_detector) -> Iterator[dict[str, Path]]:
+def bundles(
+    tmp_path_factory: pytest.TempPathFactory, tiny_detector, trace_once, image_folder: Path
+) -> Iterator[dict[str, Path]]:
     """A 2-bit bundle of the interchange form, one for a Jetson, one in full precision."""
     from qmdd.exporter.export import export_bundle
     from qmdd.exporter.source import Source
 
     folder = tmp_path_factory.mktemp("estimate")
+    image = image_folder / "alpha" / "0_real" / "0.png"
     detector = tiny_detector()
     for name, network, bits, target in (
         ("onnx", detector, 2, "onnx"),
@@ -30,7 +33,9 @@ def bundles(tmp_path_factory: pytest.TempPathFactory, tiny_detector) -> Iterator
         ("float", tiny_detector(bits=32), 32, "onnx"),
     ):
         source = Source(network, "resnet23", bits, {"sha256": "0" * 64})
-        export_bundle(source, folder / name, target=target, verify=False)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("qmdd.exporter.trace.canonical_from_detector", trace_once)
+            export_bundle(source, folder / name, target=target, images=[image], verify=False)
     return {name: folder / name for name in ("onnx", "jetson", "float")}
 
 

@@ -58,6 +58,7 @@ def test_help_loads_no_library(process, args: list[str]) -> None:
         "verify",
         "bench",
         "eval",
+        "scan",
         "train",
         "calibrate",
         "sensitivity",

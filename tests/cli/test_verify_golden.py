@@ -39,12 +39,13 @@ def check(monkeypatch: pytest.MonkeyPatch) -> Check:
 def test_golden_is_compared_and_reported(invoke: Callable[..., Any], check: Check) -> None:
     result = invoke(
         *("verify", "bundle", "--golden", "--tier", "deployed", "--layers"),
-        *("--threads", 2, "--runtime", "native"),
+        *("--threads", 2, "--runtime", "native", "--code-budget", 0.01),
     )
     assert result.exit_code == 0, result.stderr
-    asked = {name: value for name, value in check.asked.items() if name != "report"}
+    asked = {name: value for name, value in check.asked.items() if not callable(value)}
     assert asked == {
         "bundle": Path("bundle"), "tiers": ("deployed",), "threads": 2, "runtime": "native",
+        "code_budget": 0.01,
     }  # fmt: skip
     assert "stages.0.0.conv2" in result.stdout
     assert "note: a note" in result.stdout
@@ -71,6 +72,16 @@ def test_golden_excludes_a_source(
     result = invoke("verify", "bundle", "--golden", *source)
     assert result.exit_code == 2
     assert "--golden excludes --checkpoint, --module and --images" in result.stderr
+    assert not check.asked
+
+
+def test_a_budget_is_for_golden_results(invoke: Callable[..., Any], check: Check) -> None:
+    result = invoke("verify", "bundle", "--images", "photos", "--code-budget", 0.1)
+    assert result.exit_code == 2
+    assert "--code-budget is for --golden" in result.stderr
+    for wrong in ("nan", "1.5", "-0.1"):
+        result = invoke("verify", "bundle", "--golden", "--code-budget", wrong)
+        assert result.exit_code == 2
     assert not check.asked
 
 

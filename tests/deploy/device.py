@@ -47,7 +47,8 @@ printf '%s\\0' "$SSH_ORIGINAL_COMMAND" >> {folder}/commands
 cd "$HOME" || exit 255
 {before}
 exec env -i HOME="$HOME" PATH={path} USER={user} LOGNAME={user} SHELL={shell} LANG=C.UTF-8 \\
-  TMPDIR={folder}/tmp SSH_CONNECTION="$SSH_CONNECTION" {shell} -c "$SSH_ORIGINAL_COMMAND"
+  TMPDIR={folder}/tmp PIP_NO_COMPILE=1 SSH_CONNECTION="$SSH_CONNECTION" \\
+  {shell} -c "$SSH_ORIGINAL_COMMAND"
 """
 
 _OLD_PYTHON = """\
@@ -76,7 +77,7 @@ class Device:
         self._shell, self._before = "/bin/sh", ""
         for folder in (self.home, self.bin, self.folder / "tmp"):
             folder.mkdir(parents=True)
-        self.program("python3", f'exec {shlex.quote(_base_python())} "$@"')
+        self.program("python3", f'exec {shlex.quote(base_python())} "$@"')
         self.new_host_key()
         self._write_login()
         self.line = Line(self._start())
@@ -122,7 +123,7 @@ class Device:
     def old_python(self, version: str = "3.7.17") -> None:
         """Let its ``python3`` say that it is of this version, however it is asked."""
         folder = self.folder / "old-python"
-        make = (_base_python(), "-m", "venv", "--without-pip", "--clear", str(folder))
+        make = (base_python(), "-m", "venv", "--without-pip", "--clear", str(folder))
         subprocess.run(make, check=True, capture_output=True)
         site = next(folder.glob("lib/python*/site-packages"))
         source = _OLD_PYTHON.format(numbers=version.replace(".", ", "), version=version)
@@ -255,7 +256,7 @@ def user_name() -> str:
     return pwd.getpwuid(os.getuid()).pw_name
 
 
-def _base_python() -> str:
+def base_python() -> str:
     """The Python that the environment of these tests was made with."""
     return str(Path(getattr(sys, "_base_executable", sys.executable)).resolve())
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from qmdd.runtime.deploy.hosts import Host
-from qmdd.runtime.deploy.outcome import last_words, report_path
+from qmdd.runtime.deploy.outcome import last_words, missed, report_path
 from qmdd.runtime.deploy.ssh_words import explain
 
 
@@ -61,3 +61,23 @@ def test_reports_have_names_that_are_names() -> None:
     assert path.parent == Path("bundle/devices")
     assert set("/;$()' ").isdisjoint(path.name)
     assert path != report_path(Path("bundle"), Host("me@box", "a", 22))
+
+
+def test_what_a_verification_missed() -> None:
+    def tier(**told: object) -> dict[str, object]:
+        sound = {
+            **{"tier": "strict", "wrong_codes": 0, "codes_compared": 1000, "flipped_verdicts": 0},
+            **{"max_abs_logit_diff": 1e-7, "logit_bar": 1e-5, "code_budget": 0.0, "fallbacks": []},
+        }
+        return {**sound, **told}
+
+    assert missed({"parity": [tier(), tier(tier="deployed", wrong_codes=2)]}) == (
+        "deployed: 2 of 1,000 codes wrong"
+    )
+    assert missed({"parity": [tier(tier="codes", wrong_codes=2, code_budget=0.01)]}) == (
+        "nothing was compared"
+    )
+    assert missed({"parity": [tier(max_abs_logit_diff=0.5, flipped_verdicts=1)]}) == (
+        "strict: 1 verdicts flipped, a logit is off by 5.0e-01, the bar is 1e-05"
+    )
+    assert "no number" in missed({"parity": [tier(max_abs_logit_diff=None)]})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-import hashlib
+import importlib.util
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ import pytest
 import torch
 from PIL import Image
 
+from qmdd.exporter.export import export_bundle
 from qmdd.exporter.lower import _forget_shapes, _pack_initializers, _set_header
 from qmdd.exporter.multithreshold import DOMAIN
 from qmdd.exporter.passes.cell_stem import lower_cells
@@ -24,8 +25,16 @@ from qmdd.exporter.passes.engine_blob import int4_constants
 from qmdd.exporter.passes.lower_thresholds import lower_thresholds
 from qmdd.exporter.passes.pack_weights import packed_constants
 from qmdd.exporter.passes.transpose_rest import transpose_rest
-from qmdd.exporter.trace import canonical_from_detector
-from qmdd.models import Detector, build_detector, mobilenet, quantised_chains, resnet
+from qmdd.exporter.source import Source
+from qmdd.models import (
+    Detector,
+    build_detector,
+    mobilenet,
+    n2uq_resnet,
+    npr_resnet,
+    quantised_chains,
+    resnet,
+)
 from qmdd.models.checkpoint import checkpoint_bytes, freeze
 from qmdd.models.quantizers import (
     LsqActivation,
@@ -37,6 +46,7 @@ from qmdd.models.quantizers import (
 #: 1/8 of the real widths, as in the other rooms, and one block to a stage: tracing takes 2 s.
 NARROW = 1 / 8
 SHALLOW = {name: (block, (1, 1, 1, 1)) for name, (block, _) in resnet.LAYOUTS.items()}
+SHALLOW_N2UQ = {name: (block, (1, 2, 1, 1)) for name, (block, _) in n2uq_resnet.LAYOUTS.items()}
 #: No expansion, a strided block, a residual one; every projection's ratio but 144 -> 32 is whole.
 SHALLOW_MOBILE = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 1, 2))
 
@@ -47,6 +57,8 @@ I64 = npt.NDArray[np.int64]
 def _patch_depth(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(resnet, "LAYOUTS", SHALLOW)
     patch.setattr(mobilenet, "SETTINGS", SHALLOW_MOBILE)
+    patch.setattr(n2uq_resnet, "LAYOUTS", SHALLOW_N2UQ)
+    patch.setattr(npr_resnet, "DEPTHS", (1, 2))
 
 
 @pytest.fixture
@@ -130,34 +142,6 @@ def make_detector(settle: Callable[[Detector], Detector]) -> Callable[..., Detec
             return detector
 
     return make
-
-
-@pytest.fixture(scope="session")
-def trace_once() -> Callable[[Detector], onnx.ModelProto]:
-    """:func:`canonical_from_detector`, run once for equal detectors; each call a fresh copy."""
-    known: dict[str, bytes] = {}
-
-    def trace(detector: Detector) -> onnx.ModelProto:
-        digest = hashlib.sha256(detector.config.to_json().encode())
-        known_weights = copy.deepcopy(detector)
-        if detector.config.quantized:
-            freeze(known_weights)
-        for name, tensor in known_weights.state_dict().items():
-            digest.update(f"{name}{list(tensor.shape)}".encode() + tensor.numpy().tobytes())
-        key = digest.hexdigest()
-        if key not in known:
-            known[key] = canonical_from_detector(detector).SerializeToString(deterministic=True)
-        return onnx.load_from_string(known[key])
-
-    return trace
-
-
-@pytest.fixture
-def quick_trace(
-    monkeypatch: pytest.MonkeyPatch, trace_once: Callable[[Detector], onnx.ModelProto]
-) -> None:
-    """Exports of a detector that was traced before do not trace it again."""
-    monkeypatch.setattr("qmdd.exporter.trace.canonical_from_detector", trace_once)
 
 
 @pytest.fixture(scope="session")
@@ -303,3 +287,34 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
+def proven_bundle(
+    tmp_path_factory: pytest.TempPathFactory,
+    small: Detector,
+    trace_once: Callable[[Detector], onnx.ModelProto],
+    pictures: list[Path],
+) -> Path:
+    """A bundle of :func:`small` for target ``onnx``, parity passed. Read only."""
+    folder = tmp_path_factory.mktemp("proven") / "bundle"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("qmdd.exporter.trace.canonical_from_detector", trace_once)
+        source = Source(small, "resnet23", 2, {"sha256": "ab" * 32})
+        assert export_bundle(source, folder, images=pictures).passed
+    return folder
+
+
+@pytest.fixture(scope="session")
+def triton_config() -> Any:
+    """Triton's own protobuf definitions of a model's configuration, as its client ships them.
+
+    By its file: the package around it wants gRPC, which nothing here needs.
+    """
+    place = Path(importlib.util.find_spec("tritonclient").submodule_search_locations[0])
+    spec = importlib.util.spec_from_file_location(
+        "triton_model_config", place / "grpc" / "model_config_pb2.py"
+    )
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module

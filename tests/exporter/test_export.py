@@ -45,6 +45,7 @@ from qmdd.runtime.golden import read_golden
 from qmdd.runtime.images import load_rgb
 from qmdd.runtime.parity import FLOAT_LOGIT_BAR, TierResult
 from qmdd.runtime.preprocess import prepare
+from qmdd.runtime.probes import PROBES
 
 pytestmark = pytest.mark.usefixtures("shallow", "quick_trace")
 
@@ -87,7 +88,7 @@ def test_a_bundle_holds_what_its_manifest_says(
     """Keys, hashes, sizes, counts, tables: each compared with the thing itself."""
     path, result = bundle
     assert result.passed
-    assert sorted(_tree(path)) == [MANIFEST, MODEL, "parity", GOLDEN]
+    assert sorted(_tree(path)) == [MANIFEST, MODEL, "parity", GOLDEN, PROBES[MODEL]]
     opened = Bundle.open(path)
     manifest = opened.manifest
     assert set(manifest) == TOP_KEYS
@@ -105,7 +106,7 @@ def test_a_bundle_holds_what_its_manifest_says(
     }
     assert manifest["files"] == {
         name: {"sha256": sha256_of(path / name), "bytes": (path / name).stat().st_size}
-        for name in (MODEL, GOLDEN)
+        for name in (MODEL, GOLDEN, PROBES[MODEL])
     }
     assert manifest["tools"]["torch"] == torch.__version__.split("+")[0]
     assert manifest["tools"]["onnx"] == onnx.__version__
@@ -148,7 +149,7 @@ def test_the_result_says_what_the_command_prints(bundle: tuple[Path, ExportResul
     for tier in plain["parity"]:
         assert set(tier) == {
             "tier", "images", "codes_compared", "wrong_codes", "max_abs_logit_diff",
-            "flipped_verdicts", "layers", "logit_bar", "runtime", "fallbacks",
+            "flipped_verdicts", "layers", "logit_bar", "runtime", "fallbacks", "code_budget",
         }  # fmt: skip
         assert (tier["runtime"], tier["fallbacks"]) == ("onnxruntime", [])
         assert (tier["images"], tier["wrong_codes"], tier["flipped_verdicts"]) == (2, 0, 0)

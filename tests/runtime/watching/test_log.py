@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from qmdd.runtime.watching.found import Found, key_of, look_at
 from qmdd.runtime.watching.log import LogError, VerdictLog
+from qmdd.runtime.watching.scan import Scan, suffixes
 
 LINE = {"time": "2026-11-26T00:00:00Z", "score": 0.5, "verdict": "real"}
 
@@ -199,3 +200,15 @@ def test_what_a_file_is(tmp_path: Path) -> None:
     assert (linked.name, linked.size) == ("link.jpg", 5)
     for name in ("broken.jpg", "sub", "nothing", "nul\0.jpg"):
         assert look_at(tmp_path, tmp_path / name) is None
+
+
+@pytest.mark.parametrize("folder", [".", "in", "./in", "in/"])
+def test_a_name_begins_at_the_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder: str
+) -> None:
+    """However that was given: what is remembered must not depend on it."""
+    (tmp_path / "in" / "sub").mkdir(parents=True)
+    (tmp_path / "in" / "sub" / "a.jpg").write_bytes(b"x")
+    monkeypatch.chdir(tmp_path / "in" if folder == "." else tmp_path)
+    scan = Scan(Path(folder), suffixes(), 0.0)
+    assert [found.name for found in scan.ready(set(), lambda: True)] == ["sub/a.jpg"]

@@ -1,0 +1,1 @@
+"""A large collection scored part by part, to Parquet, restartable."""
