@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from ...runtime.bundle import Bundle
 from ...runtime.device.facts import Facts
 from ...runtime.machine import version_of
+from ...runtime.sessions import ONNXRUNTIME
 from ..engine.recipe import RECIPE
 from ..errors import ParityError
 from ..samples import sample_images
@@ -115,10 +116,10 @@ def _identity(bundle: Bundle) -> dict[str, Any]:
     facts = Facts(bundle.manifest)
     return {
         "name": bundle.path.resolve().name,
-        "arch": bundle.arch,
+        "arch": facts.text("arch"),
         "bits": bundle.bits,
-        "target": bundle.target,
-        "runtime": bundle.runtime,
+        "target": facts.text("target"),
+        "runtime": facts.text("runtime") or ONNXRUNTIME,
         "weights": facts.text("weights"),
         "precision": facts.text("precision"),
         "opset": whole(facts, "opset"),

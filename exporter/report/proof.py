@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -9,6 +10,8 @@ from ...runtime.bundle import Bundle
 from ...runtime.device.facts import Facts
 from ...runtime.errors import RuntimeFailure
 from ...runtime.golden_check import check_golden
+from ...runtime.parity import LayerResult, TierResult
+from ...runtime.sessions import TENSORRT
 from .read import whole
 
 Report = Callable[[str, int, int], None]
@@ -20,45 +23,53 @@ _TIERS, _LAYERS = 8, 1000
 def recorded(bundle: Bundle) -> list[dict[str, Any]]:
     """The tiers that were compared with the source when the bundle was exported."""
     tiers = Facts(bundle.manifest).objects("parity")[:_TIERS]
-    return [read_tier(tier, quantized=bundle.bits != 32) for tier in tiers]
+    return [tier_data(read_tier(tier, quantized=bundle.bits != 32)) for tier in tiers]
 
 
-def read_tier(facts: Facts, *, quantized: bool) -> dict[str, Any]:
-    """One tier, its verdict worked out again: what a file claims of itself is not believed."""
-    layers: list[dict[str, Any]] = [
-        {
-            "layer": layer.text("layer"),
-            "codes": whole(layer, "codes") or 0,
-            "wrong": whole(layer, "wrong") or 0,
-        }
-        for layer in facts.objects("layers")[:_LAYERS]
-    ]
-    wrong = whole(facts, "wrong_codes")
-    tier: dict[str, Any] = {
-        "tier": facts.text("tier"),
-        "runtime": facts.text("runtime") or "onnxruntime",
-        "images": whole(facts, "images") or 0,
-        "codes_compared": whole(facts, "codes_compared") or 0,
-        "wrong_codes": max(sum(layer["wrong"] for layer in layers), wrong or 0),
-        "max_abs_logit_diff": facts.number("max_abs_logit_diff"),
-        "logit_bar": facts.number("logit_bar"),
-        "flipped_verdicts": whole(facts, "flipped_verdicts"),
-        "fallbacks": list(facts.texts("fallbacks")),
-        "layers": layers,
-    }
-    difference, bar = tier["max_abs_logit_diff"], tier["logit_bar"]
-    tier["passed"] = (
-        tier["images"] > 0
-        and wrong is not None
-        and tier["wrong_codes"] == 0
-        and (tier["codes_compared"] > 0 or not quantized)
-        and difference is not None
-        and bar is not None
-        and difference <= bar
-        and tier["flipped_verdicts"] == 0
-        and not tier["fallbacks"]
+def read_tier(facts: Facts, *, quantized: bool) -> TierResult:
+    """One tier that a file tells of, to be judged anew: what it claims of itself is not believed.
+
+    What is missing counts against it.
+    """
+    difference, flipped = facts.number("max_abs_logit_diff"), whole(facts, "flipped_verdicts")
+    return TierResult(
+        tier=facts.text("tier"),
+        images=whole(facts, "images") or 0,
+        max_abs_logit_diff=math.nan if difference is None else difference,
+        flipped_verdicts=-1 if flipped is None else flipped,
+        layers=[
+            LayerResult(
+                layer.text("layer"),
+                whole(layer, "codes") or 0,
+                1 if (wrong := whole(layer, "wrong")) is None else abs(wrong),
+            )
+            for layer in facts.objects("layers")[:_LAYERS]
+        ],
+        quantized=quantized,
+        runtime=facts.text("runtime") or "onnxruntime",
+        fallbacks=list(facts.texts("fallbacks")),
     )
+
+
+def on_device(facts: Facts, *, quantized: bool) -> TierResult:
+    """The same of a device's report: an engine's tiers bring their own budget and bar."""
+    tier = read_tier(facts, quantized=quantized)
+    tier.codes_seen = bool(tier.layers)
+    if tier.runtime == TENSORRT:
+        tier.code_budget = facts.number("code_budget") or 0.0
+        tier.bar = facts.number("logit_bar")
     return tier
+
+
+def tier_data(tier: TierResult) -> dict[str, Any]:
+    """Plain data with the verdict; what is no number, or not known, as ``None``."""
+    difference, flipped = tier.max_abs_logit_diff, tier.flipped_verdicts
+    return {
+        **tier.to_dict(),
+        "max_abs_logit_diff": difference if math.isfinite(difference) else None,
+        "flipped_verdicts": flipped if flipped >= 0 else None,
+        "passed": tier.passed,
+    }
 
 
 def here(
@@ -69,7 +80,7 @@ def here(
         found = check_golden(bundle.path, threads=threads, report=report)
     except RuntimeFailure as error:
         return None, str(error)
-    tiers = [{**tier.to_dict(), "passed": tier.passed} for tier in found.parity]
+    tiers = [tier_data(tier) for tier in found.parity]
     return {"parity": tiers, "notes": found.notes, "passed": found.passed}, ""
 
 

@@ -13,7 +13,7 @@ from ...runtime.deploy.outcome import SCHEMA as DEPLOYED_SCHEMA
 from ...runtime.device.facts import Facts
 from ...runtime.files import sha256_of
 from ..errors import ReportError
-from .proof import read_tier
+from .proof import on_device, tier_data
 from .read import json_object, whole
 
 Report = Callable[[str, int, int], None]
@@ -123,7 +123,7 @@ def devices(bundle: Bundle) -> tuple[list[dict[str, Any]], list[str]]:
 
 
 def _device(facts: Facts, digest: str, *, quantized: bool) -> dict[str, Any]:
-    tiers = [read_tier(t, quantized=quantized) for t in facts.objects("verify", "parity")[:8]]
+    tiers = [on_device(tier, quantized=quantized) for tier in facts.objects("verify", "parity")[:8]]
     benched = bench_rows(Facts(facts.table("bench")))
     return {
         "host": facts.text("host", "destination") or "unnamed",
@@ -133,7 +133,8 @@ def _device(facts: Facts, digest: str, *, quantized: bool) -> dict[str, Any]:
         "error": facts.text("error"),
         "time": facts.text("time"),
         "same": facts.text("manifest_sha256") == digest,
-        "parity": tiers,
-        "passed": bool(tiers) and all(tier["passed"] for tier in tiers),
+        "parity": [tier_data(tier) for tier in tiers],
+        "engine": bool(facts.table("engine")),
+        "passed": bool(tiers) and all(tier.passed for tier in tiers),
         "bench": benched["rows"],
     }

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ...runtime.bench import count_of
+from ...runtime.sessions import TENSORRT
+
 #: States of an answer.
 YES, NO, OPEN = "yes", "no", "open"
 
@@ -40,6 +43,8 @@ def _exact(data: Mapping[str, Any]) -> dict[str, str]:
         full = data["bundle"]["bits"] == 32
         answer = "logits equal within the bar" if full else "logits only"
         return _line("Exact?", YES if full else OPEN, answer, detail)
+    if any(tier["wrong_codes"] for tier in every):
+        return _line("Exact?", OPEN, "within the engine's budget", detail)
     return _line("Exact?", YES, "yes, code by code", detail)
 
 
@@ -81,16 +86,20 @@ def _built(data: Mapping[str, Any]) -> dict[str, str]:
 def _run(data: Mapping[str, Any]) -> dict[str, str]:
     here, devices = data["parity"]["here"], data["speed"]["devices"]
     good = [device for device in devices if device["passed"] and device["same"]]
+    names = sorted({tier["runtime"] for tier in here["parity"]}) if here else []
     parts = []
     if here:
-        names = sorted({tier["runtime"] for tier in here["parity"]})
         parts.append(f"On this machine, by {', '.join(names)}.")
     if devices:
         parts.append(f"Verified on {len(good)} of {len(devices)} devices that reported.")
     if not here:
         parts.append(f"Not on this machine: {data['parity']['why_not_here']}.")
-    state = YES if here or good else OPEN
-    return _line("Run?", state, "yes" if state == YES else "not run", " ".join(parts))
+    ran = bool(here) and (not data["bundle"]["wants_engine"] or TENSORRT in names)
+    if here and not ran:
+        parts.append("That is its ONNX model: its engine did not run here.")
+    if ran or good:
+        return _line("Run?", YES, "yes", " ".join(parts))
+    return _line("Run?", OPEN, "its ONNX model alone" if here else "not run", " ".join(parts))
 
 
 def _measured(data: Mapping[str, Any]) -> dict[str, str]:
@@ -103,7 +112,7 @@ def _measured(data: Mapping[str, Any]) -> dict[str, str]:
     parts = []
     if rows:
         best = rows[0]
-        text = f"{best['median_ms']:.2f} ms a run (median), {best['threads']} threads"
+        text = f"{best['median_ms']:.2f} ms a run (median), {count_of(best['threads'])}"
         if best["ratio"] is not None:
             text += f", {best['ratio']:.2f} of the full-precision twin in the same run"
         parts.append(f"{text}, on {bench['processor'] or 'an unnamed processor'}.")
