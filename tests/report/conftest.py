@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 from collections.abc import Callable, Iterator
@@ -16,7 +17,7 @@ from qmdd.runtime.bundle import MANIFEST, manifest_bytes
 Changed = Callable[[Callable[[dict[str, Any]], None]], Path]
 
 
-@pytest.fixture(scope="module", autouse=True)
+@contextlib.contextmanager
 def _shallow() -> Iterator[None]:
     """One block to a stage, so that an export takes a second."""
     from qmdd.models import resnet
@@ -27,10 +28,15 @@ def _shallow() -> Iterator[None]:
         yield
 
 
-@pytest.fixture(scope="module")
-def folder(
-    tmp_path_factory: pytest.TempPathFactory, _shallow: None, settle: Any, image_folder: Path
-) -> Path:
+@pytest.fixture(autouse=True)
+def shallow() -> Iterator[None]:
+    """While a test runs, the tiny checkpoint can be loaded."""
+    with _shallow():
+        yield
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory: pytest.TempPathFactory, settle: Any, image_folder: Path) -> Path:
     """``latent.safetensors``, a 2-bit ResNet of 1/8 of the width, and ``bundle``, made of it."""
     import torch
 
@@ -39,39 +45,40 @@ def folder(
     from qmdd.models import build_detector
 
     made = tmp_path_factory.mktemp("report")
-    with torch.random.fork_rng():
+    with _shallow(), torch.random.fork_rng():
         torch.manual_seed(1)
         detector = settle(build_detector("resnet23", 2, width=1 / 8))
         for name, parameter in detector.named_parameters():
             if name == "stages.1.0.conv1.act.prelu.weight":
                 parameter.data[0] = -0.1  # its chain can be folded in part only
-    save_detector(detector, made / "latent.safetensors", {})
-    images = sorted(image_folder.rglob("*.png"))[:2]
-    export_bundle(made / "latent.safetensors", made / "bundle", images=images)
+        save_detector(detector, made / "latent.safetensors", {})
+        images = sorted(image_folder.rglob("*.png"))[:2]
+        export_bundle(made / "latent.safetensors", made / "bundle", images=images)
     return made
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def bundle(folder: Path) -> Path:
     return folder / "bundle"
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def checkpoint(folder: Path) -> Path:
     return folder / "latent.safetensors"
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def images(image_folder: Path) -> list[Path]:
     return sorted((image_folder / "alpha").rglob("*.png"))[:3]
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def gathered(bundle: Path, checkpoint: Path, images: list[Path]) -> Any:
     """With its source."""
     from qmdd.exporter.report.gather import Asked, gather
 
-    return gather(bundle, Asked(checkpoint=checkpoint, images=images, threads=1))
+    with _shallow():
+        return gather(bundle, Asked(checkpoint=checkpoint, images=images, threads=1))
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""What is gathered: numbers against their definitions, with the source and from the bundle alone."""
+"""What is gathered: numbers against their definitions, with the source and without it."""
 
 from __future__ import annotations
 
@@ -49,10 +49,8 @@ def test_quantizers_saw_what_the_source_computes(
         assert layer["table"] == sorted(layer["table"])
     scores = [image["source"] for image in gathered.data["images"]["shown"]]
     assert scores == pytest.approx(1 / (1 + np.exp(-logits.astype(np.float64))))
-    # The bundle, run here, says the same.
-    assert [i["bundle"] for i in gathered.data["images"]["shown"]] == pytest.approx(
-        scores, abs=1e-5
-    )
+    ran_here = [image["bundle"] for image in gathered.data["images"]["shown"]]
+    assert ran_here == pytest.approx(scores, abs=1e-5)
 
 
 def test_folded_tables_give_the_same_codes(gathered: Gathered) -> None:
