@@ -13,7 +13,13 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from ...models import ActivationChain, QuantConv2d, quantised_chains, quantised_convolutions
+from ...models import (
+    ActivationChain,
+    Codes,
+    QuantConv2d,
+    quantised_chains,
+    quantised_convolutions,
+)
 from ...models.histogram import Histogram
 from ..errors import ReportError
 from .counts import bars, codes_of_channels, shares, within_floats
@@ -39,7 +45,7 @@ def look(
         ReportError: NaN or infinity reaches a quantizer. ModelError: a quantizer without a table.
     """
     seen = [_Seen(name, chain) for name, chain in quantised_chains(network)]
-    handles = [each.chain.register_forward_pre_hook(each.note) for each in seen]
+    handles = [each.chain.register_forward_hook(each.note) for each in seen]
     logits = []
     try:
         with torch.no_grad():
@@ -64,12 +70,10 @@ class _Seen:
         self.codes = np.zeros(self.quantizer.top + 1, dtype=np.int64)
         self.differ = 0
 
-    def note(self, _module: nn.Module, arguments: tuple[Tensor, ...]) -> None:
-        """Before the chain runs: count what it is given, at both places."""
-        x = arguments[0]
-        values = self.chain.before_quantizer(x)
-        codes = self.quantizer.codes(values).long()
-        self._count(self.before, values)
+    def note(self, _module: nn.Module, arguments: tuple[Tensor, ...], made: Codes) -> None:
+        """When the chain has run: count what it was given, at both places, and its codes."""
+        x, codes = arguments[0], made.codes.long()
+        self._count(self.before, self.chain.before_quantizer(x))
         self.codes += np.bincount(codes.flatten().numpy(), minlength=len(self.codes))
         if self.folding.folded is None:
             return

@@ -89,12 +89,12 @@ def test_looking_leaves_no_hook(checkpoint: Path, images: list[Path]) -> None:
     network = load_checkpoint(checkpoint).eval()
     pixels = np.ascontiguousarray(load_rgb(images[0]).transpose(2, 0, 1))
     look(network, [pixels])
-    assert not any(chain._forward_pre_hooks for _, chain in quantised_chains(network))
+    assert not any(chain._forward_hooks for _, chain in quantised_chains(network))
     with torch.no_grad():
         quantised_chains(network)[0][1].shift_in.bias.fill_(float("nan"))
     with pytest.raises(ReportError, match=r"stages\.0\.0\.conv1: NaN or infinity"):
         look(network, [pixels])
-    assert not any(chain._forward_pre_hooks for _, chain in quantised_chains(network))
+    assert not any(chain._forward_hooks for _, chain in quantised_chains(network))
 
 
 def test_weight_codes_are_counted(gathered: Gathered, checkpoint: Path) -> None:
