@@ -59,9 +59,9 @@ def _compared(tiers: Sequence[Mapping[str, Any]]) -> str:
     logits = "no number" if largest is None or None in apart else f"{largest:.1e}"
     names = ", ".join(tier["tier"] for tier in tiers)
     text = f"{wrong:,} of {codes:,} codes differ" if codes else "no codes were seen"
+    on = f"{images:,} image{'s' * (images != 1)}"
     return (
-        f"{text} on {images:,} images ({names}); largest logit difference {logits}, "
-        f"{flipped:,} verdicts flipped"
+        f"{text} on {on} ({names}); largest logit difference {logits}, {flipped:,} verdicts flipped"
     )
 
 

@@ -317,3 +317,34 @@ def test_sizes_in_words() -> None:
         "1.5 kB",
         "63.65 MB",
     ]
+
+
+def _colours(block: str) -> dict[str, str]:
+    return dict(re.findall(r"--(\w+): (#[0-9a-f]{6})[0-9a-f]{0,2};", block))
+
+
+def _luminance(colour: str) -> float:
+    parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    linear = [p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def _contrast(a: str, b: str) -> float:
+    high, low = sorted((_luminance(a), _luminance(b)), reverse=True)
+    return (high + 0.05) / (low + 0.05)
+
+
+def test_contrast() -> None:
+    """WCAG 2.2: 4.5 to 1 for words, 3 to 1 for what a plot is made of; light, dark, on paper."""
+    from qmdd.exporter.report.page import TEMPLATES
+
+    style = (TEMPLATES / "style.css").read_text(encoding="utf-8")
+    blocks = [_colours(block) for block in re.findall(r":root \{(.*?)\}", style, re.DOTALL)]
+    assert len(blocks) == 3
+    for colours in blocks:
+        for ground in (colours["paper"], colours["card"]):
+            for word in ("ink", "soft", "yes", "no", "open", "link"):
+                assert _contrast(colours[word], ground) >= 4.5, word
+            for part in ("line", "bar", "other"):
+                assert _contrast(colours[part], ground) >= 3, part
+        assert _contrast(colours["line"], colours["hills"]) >= 3
