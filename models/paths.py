@@ -52,8 +52,9 @@ def both_paths(network: nn.Module, images: Tensor) -> dict[str, Paths]:
 
 def _paths(layer: CQB, x: Tensor) -> Paths:
     assert layer.shortcut is not None and layer.alpha is not None  # noqa: S101, PT018
-    main = layer.conv(layer.act(x))
-    return Paths(layer.shortcut(x), main, layer(x), float(layer.alpha))
+    activated = layer.act(x)
+    main = layer.conv(activated)
+    return Paths(layer.shortcut(x), main, layer.combine(x, activated), float(layer.alpha))
 
 
 def heat(values: Tensor) -> Tensor:
