@@ -5,10 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from ...runtime.errors import not_installed
-from ..errors import ReportError
 from . import plots
 from .gather import Gathered
 from .plots import Bar
@@ -17,15 +16,7 @@ TEMPLATES = Path(__file__).parent / "templates"
 
 
 def page(found: Gathered) -> str:
-    """The file's text. Nothing that a bundle says becomes markup.
-
-    Raises:
-        ReportError: Jinja is not installed.
-    """
-    try:
-        from jinja2 import Environment, FileSystemLoader, StrictUndefined
-    except ImportError as error:
-        raise ReportError(not_installed("jinja2", "report")) from error
+    """The file's text. Nothing that a bundle says becomes markup."""
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES),
         autoescape=True,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import json
 import re
+import sys
 from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
@@ -191,6 +192,17 @@ def test_command(
     assert out.read_bytes() == before
     told = invoke("report", bundle, "--json", "--golden")
     assert json.loads(told.stdout)["verdict"][0]["answer"] == "yes, code by code"
+
+
+def test_without_jinja(
+    bundle: Path, invoke: Invoke, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delitem(sys.modules, "qmdd.exporter.report.page", raising=False)
+    monkeypatch.setitem(sys.modules, "jinja2", None)
+    done = invoke("report", bundle, "-o", tmp_path / "report.html")
+    assert done.exit_code == 1
+    assert "jinja2 is not installed; run: pip install 'qmdd[report]'" in done.stderr
+    assert not any(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(
