@@ -15,8 +15,6 @@ F64 = npt.NDArray[np.float64]
 
 #: Bars of a plot.
 BARS = 64
-#: Places at which the codes of many channels are looked at.
-PLACES = 96
 #: This share of the values may lie outside a plot, at either end.
 _TAIL = 0.001
 #: Thresholds farther than so many widths of the bulk are not shown.
@@ -79,21 +77,15 @@ def within_floats(values: F32) -> list[float]:
     return [float(value) for value in np.clip(values.reshape(-1).astype(np.float64), -most, most)]
 
 
-def codes_of_channels(table: F32, first: float, last: float) -> dict[str, list[float]]:
-    """What the channels make of a value: the middle one, and where the middle 80 % of them lie.
+def tables_of_channels(table: F32) -> dict[str, list[float]]:
+    """Where the channels step: thresholds ``[n]`` of the middle one, and of the outer ones.
 
     Args:
         table: thresholds ``[C, n]``, each row ascending.
-        first: the first place; ``last`` the last one.
 
     Returns:
-        ``x``, and the codes ``low``, ``median`` and ``high`` there.
+        ``median``; ``early`` and ``late``, between which the middle 80 % of the channels step.
     """
-    x = np.linspace(first, last, PLACES)
-    codes = np.stack([np.searchsorted(row, x.astype(np.float32), side="right") for row in table])
-    found = np.percentile(codes, (10, 50, 90), axis=0, method="nearest")
-    names = ("low", "median", "high")
-    return {
-        "x": [float(value) for value in x],
-        **{n: [float(c) for c in row] for n, row in zip(names, found, strict=True)},
-    }
+    found = np.percentile(table, (10, 50, 90), axis=0, method="nearest")
+    names = ("early", "median", "late")
+    return {name: within_floats(row) for name, row in zip(names, found, strict=True)}

@@ -22,7 +22,7 @@ from ...models import (
 )
 from ...models.histogram import Histogram
 from ..errors import ReportError
-from .counts import bars, codes_of_channels, shares, within_floats
+from .counts import bars, shares, tables_of_channels, within_floats
 from .folding import folding
 
 U8 = npt.NDArray[np.uint8]
@@ -104,14 +104,12 @@ class _Seen:
             "after": None,
         }
         if folded is not None:
-            drawn = bars(self.after, folded)
-            last = drawn["first"] + drawn["width"] * len(drawn["counts"])
             told["after"] = {
-                **drawn,
+                **bars(self.after, folded),
                 "taken": self.folding.taken,
                 "left": self.folding.left,
                 "channels": len(folded),
-                "curve": codes_of_channels(folded, drawn["first"], last),
+                "tables": tables_of_channels(folded),
                 "compared": int(self.codes.sum()),
                 "differ": self.differ,
             }

@@ -49,25 +49,14 @@ class Frame(NamedTuple):
 def step_plot(title: str, seen: Mapping[str, Any], table: Sequence[float]) -> Markup:
     """A quantizer's step function over the histogram of what it sees; ``table`` is ascending."""
     frame = _frame(seen, len(table))
-    code = sum(threshold <= frame.low for threshold in table)
-    points = [(frame.low, float(code))]
-    for threshold in table[code:]:
-        if threshold > frame.high:
-            break
-        points += [(threshold, float(code)), (threshold, float(code + 1))]
-        code += 1
-    points.append((frame.high, float(code)))
-    line = element("path", d=_line(frame, points), class_="step")
+    line = element("path", d=path(_stairs(frame, table)), class_="step")
     return figure(title, _WIDE, _HIGH, _hills(frame, seen), _codes(frame), line)
 
 
 def channels_plot(title: str, seen: Mapping[str, Any], top: int) -> Markup:
     """The folded tables of all channels: the middle one over the band of most of them."""
-    frame, curve = _frame(seen, top), seen["curve"]
-    upper = list(zip(curve["x"], curve["high"], strict=True))
-    lower = list(zip(curve["x"], curve["low"], strict=True))
-    band = [(frame.x(x), frame.y(y)) for x, y in [*upper, *reversed(lower)]]
-    middle = list(zip(curve["x"], curve["median"], strict=True))
+    frame, tables = _frame(seen, top), seen["tables"]
+    band = [*_stairs(frame, tables["early"]), *reversed(_stairs(frame, tables["late"]))]
     return figure(
         title,
         _WIDE,
@@ -75,17 +64,26 @@ def channels_plot(title: str, seen: Mapping[str, Any], top: int) -> Markup:
         _hills(frame, seen),
         element("path", d=path(band, closed=True), class_="band"),
         _codes(frame),
-        element("path", d=_line(frame, middle), class_="step"),
+        element("path", d=path(_stairs(frame, tables["median"])), class_="step"),
     )
+
+
+def _stairs(frame: Frame, table: Sequence[float]) -> list[tuple[float, float]]:
+    """The step function with these thresholds, from the plot's left end to its right."""
+    code = sum(threshold <= frame.low for threshold in table)
+    points = [(frame.low, code)]
+    for threshold in table[code:]:
+        if threshold > frame.high:
+            break
+        points += [(threshold, code), (threshold, code + 1)]
+        code += 1
+    points.append((frame.high, code))
+    return [(frame.x(x), frame.y(y)) for x, y in points]
 
 
 def _frame(seen: Mapping[str, Any], top: int) -> Frame:
     first = seen["first"]
     return Frame(first, first + seen["width"] * len(seen["counts"]), float(top))
-
-
-def _line(frame: Frame, points: Sequence[tuple[float, float]]) -> str:
-    return path([(frame.x(x), frame.y(y)) for x, y in points])
 
 
 def _hills(frame: Frame, seen: Mapping[str, Any]) -> Markup:

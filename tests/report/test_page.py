@@ -294,12 +294,16 @@ def test_step_plot_counts_thresholds() -> None:
         assert (x, y) == pytest.approx((frame.x(4), frame.y(code)), abs=0.01)
 
 
-def test_codes_of_channels() -> None:
-    table = np.array([[0.0], [1.0], [2.0]], dtype=np.float32)
-    found = counts.codes_of_channels(table, -1.0, 3.0)
-    at = dict(zip(found["x"], found["median"], strict=True))
-    assert {code for x, code in at.items() if x < 1} == {0}
-    assert {code for x, code in at.items() if x > 1} == {1}
+def test_tables_of_channels() -> None:
+    """Eleven channels: the second from each end, and the middle one; infinities are floats."""
+    first = np.arange(11, dtype=np.float32)[:, None]
+    table = np.concatenate([first, first + 20, np.full((11, 1), np.inf, np.float32)], axis=1)
+    most = float(np.finfo(np.float32).max)
+    assert counts.tables_of_channels(table) == {
+        "early": [1.0, 21.0, most],
+        "median": [5.0, 25.0, most],
+        "late": [9.0, 29.0, most],
+    }
 
 
 def test_pictures() -> None:
