@@ -131,8 +131,8 @@ def command(
     named = hosts_of(hosts, list_)
 
     from ..runtime.bundle import Bundle
-    from ..runtime.deploy.deployment import Options
     from ..runtime.deploy.fleet import deploy_to_all
+    from ..runtime.deploy.options import Options
     from ..runtime.deploy.outcome import write_report
     from ..runtime.errors import DeployError
 

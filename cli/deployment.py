@@ -16,8 +16,8 @@ from .output import print_json, print_line
 
 if TYPE_CHECKING:
     from ..runtime.bundle import Bundle
-    from ..runtime.deploy.deployment import Options
     from ..runtime.deploy.hosts import Host
+    from ..runtime.deploy.options import Options
     from ..runtime.deploy.outcome import Outcome
     from ..runtime.device.needs import TargetNeeds
 

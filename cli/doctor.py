@@ -110,9 +110,12 @@ def print_diagnosis(found: Diagnosis) -> None:
     print_line("")
     for title, names in (
         ("runs here", [fit.target for fit in found.fits if fit.runs]),
+        ("runs here, once deployed", [fit.target for fit in found.fits if fit.once_deployed]),
         (
             "is built here, runs elsewhere",
             [f.target for f in found.fits if f.builds and not f.runs],
         ),
     ):
-        print_line(f"{title}: {', '.join(names) or 'nothing'}")
+        # Of a machine that has qmdd, nothing waits for a deployment.
+        if names or "deployed" not in title:
+            print_line(f"{title}: {', '.join(names) or 'nothing'}")

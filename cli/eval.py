@@ -92,7 +92,7 @@ def command(
     with stdout_for_results(), progress() as report:
         samples = scan(data, shared_reals=True)
         outside = [str(path) for path in find_outside(data)]
-        subject = _subject(detector, threads, runtime)
+        subject = subject_of(detector, threads, runtime)
         groups = find_seen(in_order({s.generator for s in samples}), subject.trained_on, given)
         scored = score_samples(samples, subject, skip_bad=skip_bad, report=report)
         bar = subject.threshold if threshold is None else threshold
@@ -137,7 +137,7 @@ def _check_output(path: Path | None) -> None:
         raise CommandError(f"{path.parent}: no such folder; make it, or choose another place")
 
 
-def _subject(path: Path, threads: int | None, runtime: str | None) -> Subject:
+def subject_of(path: Path, threads: int | None, runtime: str | None) -> Subject:
     """A folder is a bundle, a file or a built-in one's name a checkpoint.
 
     A file of a bundle is refused with the advice to give the folder.

@@ -54,6 +54,7 @@ def _number(_ctx: click.Context, _param: click.Parameter, text: str | None) -> i
 
 
 def no_nan(_ctx: click.Context, _param: click.Parameter, value: float | None) -> float | None:
+    """Callback of a number within a range."""
     """Callback of a number that lies in a range."""
     if value is not None and math.isnan(value):  # compares false with both ends of the range
         raise click.BadParameter("not a number")

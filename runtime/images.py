@@ -1,7 +1,8 @@
 """Image files to raw RGB pixels, the same for training, parity and detection.
 
 Files are hostile: only listed raster formats are opened, sizes are checked before a pixel is
-decoded, and every failure is one :class:`ImageError` that names the file.
+decoded, and every failure is one :class:`ImageError` that names the file. A file's bytes in memory
+are taken in place of its path; errors call them :data:`SENT`.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import threading
 import warnings
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -27,7 +28,11 @@ if TYPE_CHECKING:
     from PIL import Image
 
 Rgb = npt.NDArray[np.uint8]
+#: An image file, or its bytes.
+Source: TypeAlias = "str | os.PathLike[str] | bytes"
 
+#: What an error calls bytes, which have no name.
+SENT = "what was sent"
 #: Formats that Pillow may try; anything else is refused before its parser sees a byte.
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "AVIF")
 #: Suffixes that a folder is searched for.
@@ -51,6 +56,11 @@ def require_pillow() -> None:
         raise ImageError(not_installed("Pillow")) from error
 
 
+def name_of(source: Source) -> str:
+    """What an error calls ``source``."""
+    return SENT if isinstance(source, bytes) else f"{source}"
+
+
 def load_rgb(path: str | os.PathLike[str], max_pixels: int = MAX_PIXELS) -> Rgb:
     """Decode ``path`` to uint8 ``[H, W, 3]``, upright, first frame, alpha dropped.
 
@@ -65,13 +75,13 @@ def load_rgb(path: str | os.PathLike[str], max_pixels: int = MAX_PIXELS) -> Rgb:
         return rgb_from_upright(upright(image))
 
 
-def image_size(path: str | os.PathLike[str], max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
+def image_size(source: Source, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
     """Width and height that the file's header states (not turned upright); nothing is decoded.
 
     Raises:
         ImageError: as :func:`load_rgb`, as far as the header shows it.
     """
-    with opened(path, max_pixels) as image:
+    with opened(source, max_pixels) as image:
         return image.size
 
 
@@ -107,7 +117,7 @@ _quiet = _Quiet()
 
 
 @contextlib.contextmanager
-def opened(path: str | os.PathLike[str], max_pixels: int = MAX_PIXELS) -> Iterator[Image.Image]:
+def opened(source: Source, max_pixels: int = MAX_PIXELS) -> Iterator[Image.Image]:
     """The image, its header read; whatever fails while it is open is an :class:`ImageError`."""
     require_pillow()
     from PIL import Image, UnidentifiedImageError
@@ -115,9 +125,9 @@ def opened(path: str | os.PathLike[str], max_pixels: int = MAX_PIXELS) -> Iterat
     Image.init()
     # A format that this build of Pillow does not know would end the search with a KeyError.
     formats = [name for name in FORMATS if name in Image.OPEN]
+    path = name_of(source)
     try:
-        size = _check_file(path)
-        with _quiet, _open_file(path, size) as file, Image.open(file, formats=formats) as image:
+        with _quiet, _open_source(source) as file, Image.open(file, formats=formats) as image:
             _check_size(path, image.size, max_pixels)
             yield image
     except ImageError:
@@ -140,9 +150,13 @@ def opened(path: str | os.PathLike[str], max_pixels: int = MAX_PIXELS) -> Iterat
 
 
 @contextlib.contextmanager
-def _open_file(path: str | os.PathLike[str], size: int) -> Iterator[BinaryIO]:
+def _open_source(source: Source) -> Iterator[BinaryIO]:
     """The file, or its bytes read at once: decoders read in many small steps, which is slower."""
-    with open(path, "rb") as file:
+    if isinstance(source, bytes):
+        yield io.BytesIO(source)
+        return
+    size = _check_file(source)
+    with open(source, "rb") as file:
         yield file if size > _READ_AT_ONCE else io.BytesIO(file.read(size))
 
 

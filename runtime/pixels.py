@@ -7,7 +7,6 @@ Cropping comes first, so that of a large photo only the part that is kept is con
 from __future__ import annotations
 
 import contextlib
-import os
 import threading
 from typing import TYPE_CHECKING
 
@@ -15,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .errors import ImageError
-from .images import opened, rgb_from_upright, upright
+from .images import MAX_PIXELS, Source, name_of, opened, rgb_from_upright, upright
 from .preprocess import kept, prepare
 
 if TYPE_CHECKING:
@@ -28,25 +27,26 @@ LARGE = 8 * 1024 * 1024
 _one_large_image = threading.Lock()
 
 
-def load_prepared(path: str | os.PathLike[str], sides: dict[str, int]) -> U8:
+def load_prepared(source: Source, sides: dict[str, int], max_pixels: int = MAX_PIXELS) -> U8:
     """The pixels of an image file that the model sees: uint8 ``[3, h, w]``, contiguous.
 
     Args:
-        path: the image file.
+        source: the image file, or its bytes.
         sides: what :func:`~.preprocess.prepare` takes.
+        max_pixels: an image with more is refused before it is decoded.
 
     Raises:
         ImageError: as :func:`~.images.load_rgb` and :func:`~.preprocess.prepare`; names the file.
     """
     try:
-        with opened(path) as image:
+        with opened(source, max_pixels) as image:
             large = image.width * image.height > LARGE
             with _one_large_image if large else contextlib.nullcontext():
                 image.seek(0)
                 image.load()
                 return prepared(image, sides)
     except _Refused as error:
-        raise ImageError(f"{path}: {error}") from error
+        raise ImageError(f"{name_of(source)}: {error}") from error
 
 
 def prepared(image: Image.Image, sides: dict[str, int]) -> U8:

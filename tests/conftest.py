@@ -36,6 +36,8 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 # A test that imports OpenVINO itself must not report that to its makers either: without this
 # package nothing is sent (qmdd.runtime.openvino_session).
 sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
+# The same for ONNX Runtime (qmdd.runtime).
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 #: Widths of the tiny detectors: 1/8 of the real ones, so the same topology in 0.25 M parameters.
 NARROW = (8, 16, 32, 64)

@@ -125,7 +125,10 @@ class Agent:
 
     def do_open(self, folder: str, create: bool = True) -> dict[str, Any]:
         """Take the folder: made if it is not there, refused if others' files are in it."""
-        self.root = os.path.abspath(os.path.expanduser(folder) if folder[:1] == "~" else folder)
+        place = os.path.expanduser(folder)
+        if place.startswith("~"):
+            raise Refused(f"{folder}: there is no such user; name the folder from / on")
+        self.root = os.path.abspath(place)
         marker = os.path.join(self.root, MARKER)
         if not create and not os.path.exists(marker):
             raise Refused(f"{self.root}: nothing was deployed there")
@@ -321,8 +324,12 @@ class Agent:
         exec(compile(source, "probe", "exec"), space)  # noqa: S102
         return {"facts": space["collect"](folder)}
 
+    def do_usable(self, path: Sequence[str]) -> dict[str, Any]:
+        """Whether a program is there, links followed."""
+        return {"usable": os.access(self.path(*path), os.X_OK)}
+
     def do_run(
-        self, arguments: list[str], timeout: float, environment: dict[str, str]
+        self, arguments: list[str], timeout: float, environment: dict[str, str], folder: str
     ) -> dict[str, Any]:
         """Run a program to its end; its standard output is returned, its words are sent on."""
         child = subprocess.Popen(  # noqa: S603
@@ -330,7 +337,7 @@ class Agent:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            cwd=self.root,
+            cwd=folder or self.root,
             env={**os.environ, **environment},
             start_new_session=True,
         )
@@ -409,6 +416,9 @@ def main() -> None:
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda *_: sys.exit(1))
+    # Folders are meant from the home on, wherever a login went first.
+    with contextlib.suppress(OSError):
+        os.chdir(os.path.expanduser("~"))
     try:
         Agent().serve()
     except Gone:

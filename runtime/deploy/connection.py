@@ -16,6 +16,7 @@ import shutil
 import subprocess
 import tempfile
 import threading
+import time
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -30,8 +31,15 @@ from .ssh_words import explain
 AGENT_PYTHON = (3, 8)
 #: Seconds between signs of life; the agent gives up after 60 without any.
 ALIVE = 10.0
-#: Bytes in one request: a cut connection loses no more than that.
-CHUNK = 1 << 18
+#: Bytes in one request: as many as a line carries in about a second, so that a slow line is not
+#: taken for a dead one, and a fast one does not wait for answers.
+CHUNK, LEAST_CHUNK, MOST_CHUNK = 1 << 15, 1 << 13, 1 << 22
+#: Seconds of one request, beyond which the next one is smaller, and below which it is larger.
+_SLOW, _FAST = 1.0, 0.25
+#: Times the patience, until the device's Python must have said something.
+_LOGIN = 4
+#: Seconds that a person has for a password.
+_PERSON = 300.0
 #: Before the agent answers, a login shell may print its own greetings; more is no greeting.
 _GREETINGS = 1 << 20
 _MARK = re.compile(rb"qmdd-agent (\d+)\.(\d+)\s*")
@@ -131,14 +139,27 @@ class Connection:
         _OPEN.add(self)
         self._sending = threading.Lock()
         self._closed = threading.Event()
+        self._late = False
+        limit = _PERSON if ask else _LOGIN * float(patience)
+        late = threading.Timer(limit, self._give_up)
+        late.daemon = True
+        late.start()
         try:
             self.python_version = self._greet(python)
+            late.cancel()
             self._send_agent()
             if "ready" not in self._answer():
                 raise DeployError(f"{host.label}: what answers there is not the agent")
         except BaseException:
             self.close()
+            if self._late:
+                raise DeployError(
+                    f"{host.label}: its login did not come to a command within {limit:.0f} s; try "
+                    "ssh by hand: does it wait for something?"
+                ) from None
             raise
+        finally:
+            late.cancel()
         threading.Thread(target=self._stay_alive, daemon=True).start()
 
     def __enter__(self) -> Connection:
@@ -166,6 +187,10 @@ class Connection:
             self._process.wait()
         self._said.close()
 
+    def _give_up(self) -> None:
+        self._late = True
+        self._process.kill()
+
     def kill(self) -> None:
         """End ssh at once; whoever waits for an answer gets an error."""
         self._closed.set()
@@ -187,14 +212,21 @@ class Connection:
             DeployError: as :meth:`ask`; or the file is shorter than it was.
         """
         source.seek(offset)
+        chunk = CHUNK
         while offset < size:
-            block = source.read(min(CHUNK, size - offset))
+            started = time.monotonic()
+            block = source.read(min(chunk, size - offset))
             if not block:
                 raise DeployError(f"{source.name}: changed while it was copied; deploy again")
             asked = {"do": "put", "name": name, "size": size, "offset": offset, "count": len(block)}
             self._send(json.dumps(asked).encode() + b"\n" + block)
             self._result()
             offset += len(block)
+            took = time.monotonic() - started
+            if took > _SLOW:
+                chunk = max(LEAST_CHUNK, chunk // 2)
+            elif took < _FAST:
+                chunk = min(MOST_CHUNK, 2 * chunk)
             yield offset
 
     def run(
@@ -203,6 +235,7 @@ class Connection:
         *,
         timeout: float,
         environment: Mapping[str, str] | None = None,
+        folder: str = "",
         words: Words | None = None,
     ) -> tuple[int | None, str]:
         """Run a program there, no shell between: its exit code (``None``: out of time), its output.
@@ -211,6 +244,7 @@ class Connection:
             arguments: the program and its arguments.
             timeout: seconds that it may take.
             environment: variables beside the device's own.
+            folder: where it is run; default: the folder of the deployment.
             words: called with what it says on standard error, as it comes.
 
         Raises:
@@ -221,6 +255,7 @@ class Connection:
             "arguments": list(arguments),
             "timeout": timeout,
             "environment": dict(environment or {}),
+            "folder": folder,
         }
         self._send(json.dumps(asked).encode() + b"\n")
         found = self._result(words)

@@ -6,18 +6,16 @@ which replaces one link.
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import secrets
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from pathlib import Path
 from typing import Any
 
 from ..bundle import MANIFEST, Bundle
+from ..device.facts import Facts
 from ..device.judge_gpu import TENSORRT
-from ..device.judge_machine import ENVIRONMENT
 from ..device.needs import TargetNeeds
 from ..engine import engine_folder
 from ..errors import DeployError, EngineError
@@ -25,16 +23,18 @@ from .connection import Connection, DeviceOSError
 from .environment import (
     CONSTRAINTS,
     environment_key,
-    is_complete,
+    find_environment,
     make_environment,
 )
 from .fitness import engine_fault, judge, native_platform, tensorrt_of
 from .hosts import Host
 from .layout import Layout
 from .look import look
+from .options import Options
 from .outcome import AGAIN, DEPLOYED, FAILED, Outcome, last_words, missed
 from .payload import Item, bundle_items, further_wheels, runtime_wheel
 from .releases import current_release, damaged, prune, read_release
+from .transfer import send
 from .work import Work
 
 Report = Callable[[str, int, int], None]
@@ -42,40 +42,6 @@ Report = Callable[[str, int, int], None]
 #: Releases that stay on the device beside the current one.
 KEEP = 2
 _ENOSPC, _EDQUOT = 28, 122
-
-
-@dataclasses.dataclass(frozen=True)
-class Options:
-    """How to deploy.
-
-    Attributes:
-        python: the device's Python, a name or a path there.
-        config: ssh's configuration file in place of the user's own.
-        ask: ssh may ask for a password on the terminal.
-        patience: seconds to wait for a connection, and for a dead one.
-        wheel: qmdd's wheel; ``None``: packed from the qmdd that runs here.
-        wheels: a folder of further wheels; pip asks no index then.
-        constraints: a file of pinned versions for pip.
-        timeout: seconds for building the engine, and for verifying.
-        runtime: what runs the bundle there; ``None``: what it was made for.
-        side, batch: that an engine is built for there, as ``qmdd build`` takes them.
-        bench_seconds: how long to measure; 0 leaves it out.
-        remake: make environment and engine anew.
-    """
-
-    python: str = "python3"
-    config: Path | None = None
-    ask: bool = False
-    patience: int = 15
-    wheel: Path | None = None
-    wheels: Path | None = None
-    constraints: Path | None = None
-    timeout: float = 3600.0
-    runtime: str | None = None
-    side: str | None = None
-    batch: str | None = None
-    bench_seconds: float = 10.0
-    remake: bool = False
 
 
 def deploy(
@@ -159,8 +125,17 @@ class _Deployment:
                 self.objects = [item.sha256 for item in items]
                 outcome.manifest_sha256 = items[-1].sha256
                 key = self.key(wheels, extras)
-                fresh = options.remake or not is_complete(self.work, key)
-                self.copy([*items, *(wheels if fresh else ())], fresh)
+                made = None if options.remake else find_environment(self.work, key)
+                # One that is in use is never made anew in its place.
+                key, fresh = made or f"{key}-{secrets.token_hex(3)}", made is None
+                send(
+                    connection,
+                    [*items, *(wheels if fresh else ())],
+                    outcome,
+                    free=self.free,
+                    fresh=fresh,
+                    report=self.report,
+                )
             layout = Layout(root, self.chosen_release(key), key)
             try:
                 self.prepare(layout, items, wheels, extras, fresh)
@@ -242,40 +217,11 @@ class _Deployment:
 
     def key(self, wheels: Sequence[Item], extras: tuple[str, ...]) -> str:
         """Name of the environment that these wheels make there."""
-        facts = self.outcome.facts
-        version = str(facts["python"].get("version"))
-        system = {"packages": self.system_packages, "machine": facts["system"].get("machine")}
-        return environment_key(wheels, extras, f"{self.options.python} {version}", system)
-
-    def copy(self, items: Sequence[Item], fresh: bool) -> None:
-        """Send what the device does not have."""
-        outcome = self.outcome
-        wanted = {item.sha256: item for item in items}
-        sizes = {name: item.size for name, item in wanted.items()}
-        have: Mapping[str, int] = self.ask("have", objects=sizes)["have"]
-        total = sum(sizes.values())
-        outcome.present = sum(have.values())
-        missing = total - outcome.present
-        room = missing + (ENVIRONMENT if fresh else 0)
-        if room > self.free:
-            raise DeployError(
-                f"not enough space there: {room >> 20:,} MiB are needed"
-                f"{' (most of it for the environment)' if fresh else ''}, {self.free >> 20:,} MiB "
-                "are free"
-            )
-        assert self.work is not None  # noqa: S101 - as in ask
-        done = outcome.present
-        for name, item in wanted.items():
-            offset = have.get(name, 0)
-            if offset == item.size and name in have:
-                continue
-            with item.open() as source:
-                for reached in self.work.connection.put(name, item.size, offset, source):
-                    outcome.copied += reached - offset
-                    done += reached - offset
-                    offset = reached
-                    self.report("copy", done, total)
-            outcome.files += 1
+        facts = Facts(self.outcome.facts)
+        python = f"{self.options.python} {facts.text('python', 'version')}"
+        machine = facts.text("system", "machine")
+        system = {"packages": self.system_packages, "machine": machine}
+        return environment_key(wheels, extras, python, system)
 
     def chosen_release(self, key: str) -> str:
         """The current release, if it is of this bundle and environment; or a new one's id."""

@@ -25,9 +25,16 @@ def environment_key(
     return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def is_complete(work: Work, key: str) -> bool:
-    """Whether the device has the environment ``key``, whole."""
-    return work.connection.read("envs", key, COMPLETE) is not None
+def find_environment(work: Work, key: str) -> str | None:
+    """Name of a whole environment there that ``key`` stands for; ``None`` if there is none."""
+    for name in reversed(work.connection.ask("list", path=("envs",))["names"]):
+        whole = name.partition("-")[0] == key and "." not in name
+        if not whole or work.connection.read("envs", name, COMPLETE) is None:
+            continue
+        # The system's Python, which it is a link to, may have gone with an upgrade.
+        if work.connection.ask("usable", path=("envs", name, "bin", "python"))["usable"]:
+            return str(name)
+    return None
 
 
 def make_environment(
@@ -61,7 +68,7 @@ def make_environment(
     pinned = any(item.name == CONSTRAINTS for item in items)
     install = layout.install(items[0].name, extras, index=index, constraints=pinned)
     try:
-        work.run(install, timeout=TIMEOUT, environment=QUIET)
+        work.run(install, timeout=TIMEOUT, environment=QUIET, folder=layout.wheels)
     except DeployError as error:
         if not index:
             raise

@@ -8,8 +8,9 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from ..bundle import Bundle
 from ..device.needs import TargetNeeds
 from .connection import close_all
-from .deployment import Options, deploy
+from .deployment import deploy
 from .hosts import Host
+from .options import Options
 from .outcome import Outcome
 
 #: Devices at a time.

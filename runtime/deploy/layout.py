@@ -73,7 +73,9 @@ class Layout:
     def install(
         self, wheel: str, extras: tuple[str, ...], *, index: bool, constraints: bool
     ) -> list[str]:
-        """Install qmdd's wheel and what its extras ask for.
+        """Install qmdd's wheel and what its extras ask for; to be run in the folder of wheels.
+
+        pip reads a requirement's text: no folder's name is in it.
 
         Args:
             wheel: file name of qmdd's wheel.
@@ -88,7 +90,7 @@ class Layout:
             *where,
             *("--find-links", self.wheels),
             *(pinned if constraints else ()),
-            *("--", f"{posixpath.join(self.wheels, wheel)}[{','.join(extras)}]"),
+            *("--", f"./{wheel}[{','.join(extras)}]"),
         ]
 
     def qmdd(self, *arguments: str) -> list[str]:

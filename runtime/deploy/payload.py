@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import io
+import re
 from pathlib import Path
 from typing import IO
 
@@ -13,6 +14,8 @@ from ..errors import DeployError
 from ..files import sha256_of
 from .wheel import pack_wheel
 
+#: pip reads the name: nothing in it may mean more than a name.
+_WHEEL = re.compile(r"qmdd-[A-Za-z0-9_.+!-]+\.whl")
 #: Further wheels, all together; more is no folder of wheels for a device.
 MAX_WHEELS = 1000
 
@@ -71,7 +74,7 @@ def runtime_wheel(given: Path | None, platform: str | None) -> Item:
     """
     if given is None:
         return Item.of(*pack_wheel(platform))
-    if given.suffix != ".whl" or not given.name.startswith("qmdd-") or not given.is_file():
+    if not _WHEEL.fullmatch(given.name) or not given.is_file():
         raise DeployError(f"{given}: no wheel of qmdd; its name is qmdd-<version>-….whl")
     return Item.of(given.name, given)
 

@@ -13,9 +13,9 @@ from ..bundle import Bundle
 from ..device.judge_gpu import RTX, TENSORRT
 from ..device.needs import TargetNeeds
 from .connection import bootstrap, ssh_arguments
-from .deployment import Options
 from .hosts import Host
 from .layout import Layout
+from .options import Options
 from .payload import bundle_items, further_wheels
 from .wheel import pack_wheel
 
@@ -54,7 +54,7 @@ def plan(bundle: Bundle, host: Host, need: TargetNeeds, options: Options) -> lis
     step("environment", f"if it has none for {', '.join(wheels)}", make)
     pinned = options.constraints is not None
     install = layout.install(wheel, extras, index=options.wheels is None, constraints=pinned)
-    step("environment", "and install into it", install)
+    step("environment", f"and install into it, in {layout.wheels}", install)
     step("release", f"links to these files in {layout.bundle}")
     if need.backend:
         step(

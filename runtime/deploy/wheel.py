@@ -23,7 +23,7 @@ from ..errors import DeployError
 
 ROOMS = ("models", "calibration", "exporter", "runtime", "cli")
 #: Modules and what they read as text; checkpoints and pictures stay here.
-_SUFFIXES = (".py", ".typed", ".toml", ".md", ".html", ".css")
+_SUFFIXES = (".py", ".typed", ".toml", ".md", ".html", ".css", ".js", ".svg")
 #: The oldest date that a zip can hold; the same bytes whenever it is packed.
 _DATE = (1980, 1, 1, 0, 0, 0)
 _PACKAGE = (__package__ or "qmdd.runtime.deploy").split(".", maxsplit=1)[0]

@@ -35,6 +35,7 @@ class Work:
         *,
         timeout: float,
         environment: Mapping[str, str] | None = None,
+        folder: str = "",
         accept: tuple[int, ...] = (0,),
     ) -> str:
         """Run a program there; what it prints on standard output.
@@ -43,6 +44,7 @@ class Work:
             arguments: the program and its arguments; no shell sees them.
             timeout: seconds.
             environment: variables beside the device's own.
+            folder: where it is run; default: the folder of the deployment.
             accept: exit codes that are no failure.
 
         Raises:
@@ -55,7 +57,7 @@ class Work:
             self.said += words
 
         code, output = self.connection.run(
-            arguments, timeout=timeout, environment=environment, words=keep
+            arguments, timeout=timeout, environment=environment, folder=folder, words=keep
         )
         words = self.said[begin:]
         self.said = self.said[-_KEPT:]

@@ -27,6 +27,7 @@ class Fit:
         builds: whether a bundle for it can be completed there (its engine, where it has one).
         runs: whether such a bundle can be run there.
         why: what stands against it; empty where nothing does.
+        once_deployed: whether it lacks only what ``qmdd deploy`` installs.
     """
 
     target: str
@@ -34,6 +35,7 @@ class Fit:
     builds: bool
     runs: bool
     why: tuple[str, ...] = ()
+    once_deployed: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
@@ -57,7 +59,16 @@ def fit(facts: Facts, target: TargetNeeds) -> Fit:
         runs = not builder and not gpu
         return Fit(target.name, target.summary, not builder, runs, (*builder, *gpu))
     against = _interpreter(facts, target)
-    return Fit(target.name, target.summary, not against, not against, against)
+    x86 = facts.text("system", "machine") in ("x86_64", "AMD64")
+    installed = target.runtime == "onnxruntime" or (target.runtime == "openvino" and x86)
+    return Fit(
+        target.name,
+        target.summary,
+        not against,
+        not against,
+        against,
+        once_deployed=bool(against) and installed and not facts.prepared,
+    )
 
 
 def suggested(facts: Facts, targets: Iterable[TargetNeeds]) -> TargetNeeds | None:

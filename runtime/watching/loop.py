@@ -7,6 +7,7 @@ import contextlib
 import datetime
 import time
 from collections.abc import Callable, Generator, Iterator
+from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 from ..bundle import MODEL
@@ -78,6 +79,7 @@ class Watch:
         self._say, self._report, self._clock = say, report, clock
         self._notify = Notify()
         self._told = ""
+        self._closed: set[Path] = set()
         held = detector.bundle.manifest["files"][MODEL]["sha256"]
         self._model = str(held)[:16]
 
@@ -93,6 +95,7 @@ class Watch:
             if self._scan.there:
                 self._tell("")
                 self._look()
+                self._tell_closed()
                 looks += 1
                 if once and (looks > 1 or not self._scan.waiting):
                     break
@@ -149,6 +152,12 @@ class Watch:
         if text != self._told:
             self._say(text or f"{self._scan.folder}: there")
         self._told = text
+
+    def _tell_closed(self) -> None:
+        """Say of each folder once that it cannot be looked into."""
+        for path in sorted(self._scan.closed - self._closed):
+            self._say(f"{path}: may not be listed and is passed over; check its permissions")
+        self._closed = set(self._scan.closed)
 
     def _step(self) -> bool:
         self._notify.alive()

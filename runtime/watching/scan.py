@@ -45,6 +45,8 @@ class Scan:
         self.folder = folder
         #: Files in the folder that have not come to rest, as of the last look.
         self.waiting: dict[bytes, float] = {}
+        #: Folders below that may not be listed, as of the last look.
+        self.closed: set[Path] = set()
         #: Seconds that the last look took, without what was done with the files meanwhile.
         self.took = 0.0
         self.settle = settle
@@ -67,6 +69,7 @@ class Scan:
             step: called for each file; when it gives false, the look ends early.
         """
         before, self.waiting, self.took = self.waiting, {}, 0.0
+        self.closed = set()
         started = time.perf_counter()
         for path in walk(self.folder, self._suffixes):
             if not step():
@@ -75,6 +78,8 @@ class Scan:
                 return
             found = look_at(self.folder, path)
             if found is None:
+                if path.is_dir() and path != self.folder:  # in place of the files in it
+                    self.closed.add(path)
                 continue
             key = found.key
             if key in done:

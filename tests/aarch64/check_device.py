@@ -83,8 +83,9 @@ def test_one_wrong_code_is_found(device: Emulated, bundles: Bundles, tmp_path: P
     bundle = Path(shutil.copytree(bundles("onnx"), tmp_path / "bundle"))
     path = bundle / GOLDEN
     golden = read_golden(path)
-    codes = golden.codes[1][golden.layers[7]].reshape(-1)
-    codes[5] ^= 1
+    codes = {layer: array.copy() for layer, array in golden.codes[1].items()}
+    codes[golden.layers[7]].reshape(-1)[5] ^= 1
+    golden.codes[1] = codes
     write_golden(path, golden)
     manifest = json.loads((bundle / "manifest.json").read_bytes())
     data = path.read_bytes()

@@ -57,6 +57,8 @@ def test_help_loads_no_library(process, args: list[str]) -> None:
         "inspect",
         "verify",
         "bench",
+        "compare",
+        "demo",
         "eval",
         "scan",
         "train",

@@ -14,7 +14,7 @@ import pytest
 
 from qmdd.runtime import Bundle
 from qmdd.runtime.bundle import MANIFEST, manifest_bytes
-from qmdd.runtime.golden import read_golden, write_golden
+from qmdd.runtime.golden import Golden, read_golden, write_golden
 
 from .deployer import Deployer, current
 from .device import Device
@@ -191,8 +191,9 @@ def test_a_model_that_computes_something_else_is_not_switched_to(
     golden = deployer.bundle / "parity" / "golden.safetensors"
     found = read_golden(golden)
     layer = found.layers[3]
-    found.codes[1][layer][7] ^= 1
-    write_golden(golden, found)
+    codes = [dict(held.items()) for held in found.codes]  # each unpacked
+    codes[1][layer][7] ^= 1
+    write_golden(golden, Golden(found.images, found.logits, codes))
     manifest = json.loads((deployer.bundle / MANIFEST).read_text(encoding="utf-8"))
     data = golden.read_bytes()
     manifest["files"]["parity/golden.safetensors"] = {

@@ -14,10 +14,10 @@ from click.testing import CliRunner
 from qmdd.cli import deploy as command
 from qmdd.cli.main import cli
 from qmdd.runtime.deploy.connection import ssh_arguments
-from qmdd.runtime.deploy.deployment import Options
 from qmdd.runtime.deploy.fleet import JOBS
 from qmdd.runtime.deploy.hosts import Host
 from qmdd.runtime.deploy.layout import Layout
+from qmdd.runtime.deploy.options import Options
 
 Invoke = Callable[..., Any]
 

@@ -37,6 +37,16 @@ def test_what_runs_where(machine: Machine, targets: list[TargetNeeds]) -> None:
     assert runs(machine("orin 6.2"), targets) == interpreted | orin
 
 
+def test_what_a_deployment_will_bring(machine: Machine, targets: list[TargetNeeds]) -> None:
+    def waiting(facts: dict[str, Any]) -> set[str]:
+        return {fit.target for fit in fits(Facts(facts), targets) if fit.once_deployed}
+
+    bare = {"packages": None, "onnxruntime": None}
+    assert waiting(machine(**bare)) == {"onnx", "cpu", "canonical", "openvino"}
+    assert waiting(machine("raspberry", **bare)) == {"onnx", "cpu", "canonical"}
+    assert waiting(machine()) == set()
+
+
 def test_why_not(machine: Machine, targets: list[TargetNeeds]) -> None:
     """Every target that does not fit says why; one that does says nothing."""
     for name in ("x86", "orin 6.2", "orin 5.1", "raspberry"):

@@ -323,6 +323,26 @@ def test_what_is_gone_is_not_remembered(tmp_path: Path) -> None:
     assert scan.waiting == {}
 
 
+def test_a_folder_that_may_not_be_listed(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is said once, and the rest is scored. (Root may list all: the refusal is made here.)"""
+    stage.put("closed/a.png")
+    stage.put("open/b.png")
+    scandir = os.scandir
+
+    def refusing(path: str) -> object:
+        if str(path).endswith("closed"):
+            raise PermissionError(13, "Permission denied")
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refusing)
+    assert stage.play(*[nothing] * 5) == Tally(scored=1)
+    assert stage.names() == ["open/b.png"]
+    closed = (
+        f"{stage.inbox / 'closed'}: may not be listed and is passed over; check its permissions"
+    )
+    assert stage.said == [closed]
+
+
 def test_a_huge_folder_is_looked_through_less_often(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,0 +1,1 @@
+"""What ``qmdd compare`` finds of two networks with torch: weights, thresholds, the rest."""
