@@ -54,7 +54,7 @@ def _paths(layer: CQB, x: Tensor) -> Paths:
     assert layer.shortcut is not None and layer.alpha is not None  # noqa: S101, PT018
     activated = layer.act(x)
     main = layer.conv(activated)
-    return Paths(layer.shortcut(x), main, layer.combine(x, activated), float(layer.alpha))
+    return Paths(layer.shortcut(x), main, layer.combine(x, activated), float(layer.alpha.detach()))
 
 
 def heat(values: Tensor) -> Tensor:

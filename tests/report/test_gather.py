@@ -324,3 +324,39 @@ def test_a_choice_is_named(changed: Changed) -> None:
     copy = changed(lambda m: m.update(weights="int8", opset=17))
     command = gather(copy, Asked(golden=True, threads=1)).data["provenance"]["commands"][0]
     assert command["command"].endswith("--target onnx --weights int8 --opset 17 -o BUNDLE")
+
+
+@pytest.mark.parametrize(
+    ("arch", "bits", "options"),
+    [
+        ("resnet23", 1, {"activation": "binary", "weight": "binary", "slr": False}),
+        ("resnet23", 8, {"activation": "lsq", "weight": "lsq", "slr": False, "cqb": False}),
+        ("resnet23", 3, {"activation": "minmax", "weight": "minmax", "slr": False}),
+        ("resnet23", 2, {"activation": "minmax", "representation": "rgb"}),
+        ("n2uq_resnet18", 2, {}),
+        ("mobilenetv2", 4, {}),
+    ],
+)
+def test_every_kind_of_network_can_be_looked_at(
+    settle: Any, arch: str, bits: int, options: dict[str, Any]
+) -> None:
+    from qmdd.exporter.report.look import look, weight_codes
+    from qmdd.exporter.report.plots import channels_plot, step_plot
+    from qmdd.exporter.report.two_paths import two_paths
+    from qmdd.models import CQB, build_detector
+
+    with torch.random.fork_rng():
+        torch.manual_seed(2)
+        network = settle(build_detector(arch, bits, width=1 / 8, **options))
+    image = np.random.default_rng(3).integers(0, 256, (3, 64, 64)).astype(np.uint8)
+    logits, layers = look(network, [image])
+    assert logits == source_outputs(network, image[np.newaxis])[0].tolist()
+    assert len(layers) == len(quantised_chains(network))
+    for layer in layers:
+        assert step_plot("plot", layer["before"], layer["table"])
+        if layer["after"]:
+            assert layer["after"]["differ"] == 0
+            assert channels_plot("plot", layer["after"], len(layer["table"]))
+    assert {row["bits"] for row in weight_codes(network)} == {8, bits}
+    connected = [m for m in network.modules() if isinstance(m, CQB) and m.alpha is not None]
+    assert len(two_paths(network, image)[0]) == len(connected)
