@@ -24,6 +24,7 @@ from ..models import (
     quantised_convolutions,
 )
 from ..models.checkpoint import load_weights
+from ..models.histogram import Histogram
 from ..models.quantizers import (
     ActivationQuantizer,
     LsqWeight,
@@ -32,7 +33,6 @@ from ..models.quantizers import (
 )
 from .batch_norm import align
 from .errors import CalibrationError
-from .histogram import Histogram
 from .images import CalibrationImages, Report
 from .ranges import Method, Range, clipped_share
 from .slr_fit import fit_slr

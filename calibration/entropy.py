@@ -25,7 +25,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from .histogram import Bins
+from ..models.histogram import Bins
 
 F64 = npt.NDArray[np.float64]
 

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from ..models import ActivationChain, Detector
 from ..models.checkpoint import LATENT, Checkpoint
+from ..models.histogram import Histogram
 from .errors import CalibrationError
-from .histogram import Histogram
 from .images import CalibrationImages, Report
 
 

@@ -28,9 +28,9 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from ..models.histogram import Bins, Histogram
 from .entropy import entropy_window
 from .errors import CalibrationError
-from .histogram import Bins, Histogram
 
 F64 = npt.NDArray[np.float64]
 

@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..models import ActivationChain, Detector, QuantConv2d, quantised_convolutions
+from ..models.histogram import Histogram
 from ..models.quantizers import (
     ActivationQuantizer,
     LsqWeight,
@@ -37,7 +38,6 @@ from ..models.quantizers import (
 )
 from .batch_norm import Moments, Normalisation
 from .calibrate import Plan, check_enough, set_range
-from .histogram import Histogram
 from .images import CalibrationImages, Report
 from .mixture import packed_bytes
 from .observe import activation_chains

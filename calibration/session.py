@@ -11,8 +11,8 @@ from pathlib import Path
 
 from ..models import Detector
 from ..models.checkpoint import Checkpoint
+from ..models.histogram import Histogram
 from .calibrate import Plan
-from .histogram import Histogram
 from .images import CalibrationImages, Report
 from .layer_bits import LAYER_BITS
 from .observe import full_precision, observe

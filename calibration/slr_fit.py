@@ -37,8 +37,8 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from ..models.histogram import Bins, Histogram
 from ..models.quantizers.slr import SMALLEST_ARGUMENT
-from .histogram import Bins, Histogram
 from .ranges import Range
 
 F64 = npt.NDArray[np.float64]

@@ -24,6 +24,7 @@ EXTRAS = {
     "verify": "export",
     "build": "rtx",
     "inspect": "export",
+    "report": "report",
     "bench": "runtime",
     "compare": "export",
     "detect": "runtime",

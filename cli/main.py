@@ -26,6 +26,7 @@ SUMMARIES = {
     "verify": "Compare a bundle with its source, code by code.",
     "build": "Build a bundle's TensorRT engine, and audit it.",
     "inspect": "Show a bundle's layers: planned against built.",
+    "report": "Write a bundle's report: one HTML file that shows it all.",
     "detect": "Score images with a bundle: real or fake.",
     "scan": "Score a large collection to Parquet, restartable, here or on Ray.",
     "watch": "Score what comes into a folder, for as long as it runs.",

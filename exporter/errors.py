@@ -13,3 +13,7 @@ class ParityError(ExportError):
 
 class BuildError(ExportError):
     """An engine that cannot be built, or is not what was planned."""
+
+
+class ReportError(ExportError):
+    """A report that cannot be made of what was given."""

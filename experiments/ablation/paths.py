@@ -6,17 +6,14 @@ Per convolution: the shortcut's output, the quantised convolution's (before alph
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from qmdd.exporter.samples import sample_images
-from qmdd.models import Detector
-from qmdd.models.cqb import CQB
+from qmdd.models.paths import Paths, both_paths, heat
 
 from . import style, subjects
 from .inputs import kept
@@ -30,50 +27,6 @@ PARTS = ("auxiliary", "main", "sum")
 TITLES = {"auxiliary": "shortcut", "main": "quantised convolution", "sum": "weighted sum"}
 #: Levels that a map is kept with.
 LEVELS = 255
-
-
-class Paths(NamedTuple):
-    """One convolution's two paths and their sum, each ``[N, C, H, W]``, and alpha."""
-
-    auxiliary: Tensor
-    main: Tensor
-    sum: Tensor
-    alpha: float
-
-
-def both_paths(detector: Detector, images: Tensor) -> dict[str, Paths]:
-    """Paths of every connected convolution for ``images`` uint8 ``[N, 3, H, W]``."""
-    connected = [
-        (name, layer)
-        for name, layer in detector.named_modules()
-        if isinstance(layer, CQB) and layer.shortcut is not None and layer.alpha is not None
-    ]
-    inputs: dict[str, Tensor] = {}
-
-    def note(name: str) -> Callable[..., None]:
-        return lambda _module, arguments: inputs.__setitem__(name, arguments[0])
-
-    # On the chain, because a block calls its first layer in two halves and not as a whole.
-    handles = [layer.act.register_forward_pre_hook(note(name)) for name, layer in connected]
-    try:
-        with torch.no_grad():
-            detector(images)
-    finally:
-        for handle in handles:
-            handle.remove()
-    with torch.no_grad():
-        return {name: _paths(layer, inputs[name]) for name, layer in connected}
-
-
-def _paths(layer: CQB, x: Tensor) -> Paths:
-    assert layer.shortcut is not None and layer.alpha is not None  # noqa: S101, PT018
-    main = layer.conv(layer.act(x))
-    return Paths(layer.shortcut(x), main, layer(x), float(layer.alpha))
-
-
-def heat(values: Tensor) -> Tensor:
-    """Mean magnitude over the channels: ``[N, C, H, W]`` to ``[N, H, W]``."""
-    return values.abs().mean(dim=1)
 
 
 def edges(images: Tensor, height: int, width: int) -> Tensor:

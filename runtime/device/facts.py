@@ -51,6 +51,12 @@ class Facts:
         known = found if isinstance(found, list) else []
         return tuple(" ".join(item.split())[:_LONGEST] for item in known if isinstance(item, str))
 
+    def objects(self, section: str, *keys: str) -> list[Facts]:
+        """The objects of the list at that place, each to be read as these are."""
+        found = self._at(section, *keys)
+        known = found if isinstance(found, list) else []
+        return [Facts(item) for item in known if isinstance(item, dict)]
+
     def gpus(self) -> list[Facts]:
         """One object a GPU, each under the section ``gpu``."""
         found = self._at("cuda", "gpus")

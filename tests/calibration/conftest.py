@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from qmdd.calibration.histogram import Histogram
 from qmdd.calibration.images import CalibrationImages
 from qmdd.calibration.observe import observe
 from qmdd.models import Detector, build_detector
+from qmdd.models.histogram import Histogram
 
 Make = Callable[..., Detector]
 

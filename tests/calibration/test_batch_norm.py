@@ -13,10 +13,10 @@ from torch import Tensor, nn
 
 from qmdd.calibration.batch_norm import Moments, Normalisation, align, reestimate
 from qmdd.calibration.calibrate import Plan, quantise
-from qmdd.calibration.histogram import Histogram
 from qmdd.calibration.images import CalibrationImages
 from qmdd.calibration.ranges import Method
 from qmdd.models import Detector
+from qmdd.models.histogram import Histogram
 
 
 def _norms(detector: Detector) -> dict[str, nn.BatchNorm2d]:

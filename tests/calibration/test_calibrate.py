@@ -11,12 +11,12 @@ import torch
 
 from qmdd.calibration.calibrate import Plan, calibrate, check_enough, quantise
 from qmdd.calibration.errors import CalibrationError
-from qmdd.calibration.histogram import Histogram
 from qmdd.calibration.images import CalibrationImages
 from qmdd.calibration.observe import observe
 from qmdd.calibration.ranges import METHODS, Method
 from qmdd.models import Detector, quantised_chains, quantised_convolutions
 from qmdd.models.checkpoint import checkpoint_bytes, freeze
+from qmdd.models.histogram import Histogram
 from qmdd.models.quantizers import SlrActivation
 
 Make = Callable[..., Detector]

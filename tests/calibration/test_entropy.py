@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from onnxruntime.quantization.calibrate import HistogramCollector
 
 from qmdd.calibration.entropy import entropy_window
-from qmdd.calibration.histogram import Bins, Histogram
 from qmdd.calibration.ranges import ENTROPY_BINS, entropy_range
+from qmdd.models.histogram import Bins, Histogram
 
 F64 = npt.NDArray[np.float64]
 

@@ -11,13 +11,13 @@ import torch
 from torch import nn
 
 from qmdd.calibration.errors import CalibrationError
-from qmdd.calibration.histogram import Histogram
 from qmdd.calibration.images import CalibrationImages
 from qmdd.calibration.observe import activation_chains, full_precision, observe
 from qmdd.calibration.ranges import Method
 from qmdd.calibration.train import save_detector
 from qmdd.models import Detector, quantised_chains
 from qmdd.models.checkpoint import Checkpoint, CheckpointError, freeze
+from qmdd.models.histogram import Histogram
 
 Make = Callable[..., Detector]
 

@@ -19,7 +19,6 @@ from onnx import TensorProto, helper
 from onnxruntime.quantization import calibrate as ort
 
 from qmdd.calibration.errors import CalibrationError
-from qmdd.calibration.histogram import Bins, Histogram
 from qmdd.calibration.ranges import (
     METHODS,
     Method,
@@ -30,6 +29,7 @@ from qmdd.calibration.ranges import (
     percentile_range,
     squared_error,
 )
+from qmdd.models.histogram import Bins, Histogram
 from qmdd.models.quantizers import MinMaxActivation
 
 F32 = npt.NDArray[np.float32]

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 from qmdd.calibration.calibrate import Plan, set_range
 from qmdd.calibration.errors import CalibrationError
-from qmdd.calibration.histogram import Histogram
 from qmdd.calibration.images import CalibrationImages
 from qmdd.calibration.mixture import packed_bytes
 from qmdd.calibration.observe import observe
@@ -24,6 +23,7 @@ from qmdd.calibration.suggest import check, stem_bytes, suggest
 from qmdd.calibration.train import save_detector
 from qmdd.calibration.weight_steps import fit_weight_steps
 from qmdd.models import Detector, quantised_convolutions
+from qmdd.models.histogram import Histogram
 from qmdd.models.quantizers import LsqWeight, build_activation
 
 Seen = Mapping[str, Histogram]

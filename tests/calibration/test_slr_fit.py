@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qmdd.calibration.histogram import Histogram
 from qmdd.calibration.ranges import Range
 from qmdd.calibration.slr_fit import affine_error, farthest, fit_slr
+from qmdd.models.histogram import Histogram
 
 F32 = npt.NDArray[np.float32]
 

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from qmdd.calibration import histogram as room
-from qmdd.calibration.histogram import BINS, Histogram
+from qmdd.models import histogram as room
+from qmdd.models.histogram import BINS, Histogram
 
 F32 = npt.NDArray[np.float32]
 
