@@ -34,7 +34,6 @@ Report = Callable[[str, int, int], None]
 SCHEMA = 1
 #: The image whose heat maps are shown is cropped to this side, so that memory stays small.
 HEAT_OF = 256
-_NO_SOURCE = "the source checkpoint is not at hand"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,7 +96,11 @@ def gather(path: Path, asked: Asked | None = None, report: Report | None = None)
         "speed": _speed(bundle, asked, benched, say),
         "provenance": provenance(bundle),
     }
-    found = _from_source(source, shown, say) if source else _without_source(bundle, golden_codes)
+    found = (
+        _from_source(source, shown, say)
+        if source
+        else _without_source(bundle, golden_codes, why_not)
+    )
     told, drawn = _images(bundle, shown, origin, found.pop("logits"), asked.threads)
     drawn.update(found.pop("pictures"))
     data |= found
@@ -199,14 +202,14 @@ def _middle(pixels: images.U8) -> images.U8:
     return pixels[:, top : top + HEAT_OF, left : left + HEAT_OF]
 
 
-def _without_source(bundle: Bundle, golden: list[dict[str, Any]]) -> dict[str, Any]:
+def _without_source(bundle: Bundle, golden: list[dict[str, Any]], no_source: str) -> dict[str, Any]:
     full = "in full precision there is none"
-    why_not = full if bundle.bits == 32 else _NO_SOURCE
+    why_not = full if bundle.bits == 32 else no_source
     return {
         "logits": None,
         "quantizers": {"layers": [], "why_not": why_not, "golden": golden},
         "weights": {"layers": [], "why_not": why_not},
-        "paths": {"layers": [], "image": "", "why_not": _NO_SOURCE},
+        "paths": {"layers": [], "image": "", "why_not": no_source},
         "pictures": {},
     }
 

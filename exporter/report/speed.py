@@ -116,7 +116,7 @@ def devices(bundle: Bundle) -> tuple[list[dict[str, Any]], list[str]]:
             if plain.get("schema") != DEPLOYED_SCHEMA:
                 raise ReportError(f"{path}: not a report of qmdd deploy")
         except ReportError as error:
-            notes.append(f"left out: {error}")
+            notes.append(f"left out: {str(error).replace(str(path), path.name)}")
             continue
         told.append(_device(Facts(plain), digest, quantized=bundle.bits != 32))
     return told, notes

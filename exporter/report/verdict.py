@@ -90,13 +90,13 @@ def _run(data: Mapping[str, Any]) -> dict[str, str]:
     parts = []
     if here:
         parts.append(f"On this machine, by {', '.join(names)}.")
-    if devices:
-        parts.append(f"Verified on {len(good)} of {len(devices)} devices that reported.")
-    if not here:
+    else:
         parts.append(f"Not on this machine: {data['parity']['why_not_here']}.")
     ran = bool(here) and (not data["bundle"]["wants_engine"] or TENSORRT in names)
     if here and not ran:
         parts.append("That is its ONNX model: its engine did not run here.")
+    if devices:
+        parts.append(f"Verified on {len(good)} of {len(devices)} devices that reported.")
     if ran or good:
         return _line("Run?", YES, "yes", " ".join(parts))
     return _line("Run?", OPEN, "its ONNX model alone" if here else "not run", " ".join(parts))
@@ -117,5 +117,5 @@ def _measured(data: Mapping[str, Any]) -> dict[str, str]:
             text += f", {best['ratio']:.2f} of the full-precision twin in the same run"
         parts.append(f"{text}, on {bench['processor'] or 'an unnamed processor'}.")
     if timed:
-        parts.append(f"On {len(timed)} devices, see below.")
+        parts.append(f"On {len(timed)} device{'s' * (len(timed) != 1)}, see below.")
     return _line("Measured?", YES, "yes", " ".join(parts))
