@@ -19,7 +19,7 @@ PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check -c constrain
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help env export test test-browser test-aarch64 test-docs docs engines lint clean
+.PHONY: help env export test test-browser test-deploy test-aarch64 test-docs docs engines lint clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -30,7 +30,11 @@ export: $(STAMP) ## export the built-in checkpoint and prove the result exact
 	$(BIN)/qmdd export --bits 2 --force --output $(OUT)
 
 test: $(STAMP) ## run the tests, one process a core (PYTEST_ARGS="-k word" for some of them)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile --ignore tests/browser $(PYTEST_ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile \
+	  --ignore tests/browser --ignore tests/deploy $(PYTEST_ARGS)
+
+test-deploy: $(STAMP) ## deploy to real OpenSSH servers on this machine, and break that (a few minutes)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile tests/deploy $(PYTEST_ARGS)
 
 test-browser: $(STAMP) ## look at what is for people in headless Chromium (screenshots: out/screenshots)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/browser $(PYTEST_ARGS)

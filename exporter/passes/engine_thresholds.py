@@ -68,7 +68,8 @@ def below(table: np.ndarray) -> tuple[np.ndarray, bool]:
 
     Not strict where a number is subnormal, or where nothing lies below: -inf is not above -inf.
     """
-    lower = np.nextafter(table, np.float32(-np.inf))
+    with np.errstate(over="ignore"):  # below the lowest finite number is -inf, as it must be
+        lower = np.nextafter(table, np.float32(-np.inf))
     subnormal = (np.abs(lower) < _TINY) | (np.abs(table) < _TINY)
     return (table, False) if (subnormal | np.isneginf(table)).any() else (lower, True)
 
