@@ -59,7 +59,7 @@ class Workspace:
     def __init__(self, root: Path) -> None:
         self.root = root
 
-    def run(self, command: str, timeout: float = 1200) -> subprocess.CompletedProcess[str]:
+    def run(self, command: str, timeout: float = 900) -> subprocess.CompletedProcess[str]:
         """Run a shell script that ends at its first failure, the workspace's own ``qmdd`` first."""
         path = os.pathsep.join([str(self.root / ".venv/bin"), os.environ.get("PATH", "")])
         return subprocess.run(
