@@ -15,6 +15,7 @@ from .errors import FAILURE, on_interrupt, printable
 from .options import (
     FILE,
     debug_option,
+    every_option,
     inputs_of,
     json_option,
     runtime_option,
@@ -26,9 +27,9 @@ from .output import json_array, print_json_line, print_line, progress, stdout_is
 if TYPE_CHECKING:
     from ..runtime.verdicts import Verdict
 
-#: The same as :data:`qmdd.runtime.detector.EVERY` and ``BATCH``, which is not imported here because
-#: it imports numpy; a test holds them together.
-EVERY, BATCH = 10, 1
+#: The same as :data:`qmdd.runtime.detector.BATCH`, which is not imported here because it imports
+#: numpy; a test holds the two together.
+BATCH = 1
 
 Print = Callable[["Verdict"], None]
 
@@ -37,13 +38,7 @@ Print = Callable[["Verdict"], None]
 @click.argument("bundle", type=FILE)
 @click.argument("paths", nargs=-1, required=True, type=click.Path(), metavar="PATH...")
 @threshold_option("the bundle's")
-@click.option(
-    "--every",
-    type=click.IntRange(min=1),
-    default=EVERY,
-    metavar="N",
-    help=f"Of a video, score the first of every N frames; default: {EVERY}.",
-)
+@every_option
 @click.option("--frames", is_flag=True, help="Print a verdict on each scored frame of a video.")
 @click.option("-0", "--null", is_flag=True, help="Paths on standard input end in NUL bytes.")
 @click.option(

@@ -37,6 +37,8 @@ WIDTHS = ("1", "2", "3", "4", "8", "32")
 #: The same as :data:`qmdd.runtime.sessions.RUNTIMES`, which is not imported here because it imports
 #: numpy; a test holds the two together.
 RUNTIMES = ("onnxruntime", "native", "openvino", "tensorrt")
+#: The same as :data:`qmdd.runtime.detector.EVERY`, for the same reason.
+EVERY = 10
 DEFAULT_ARCH, DEFAULT_BITS = "resnet23", 2
 FULL_PRECISION = 32
 
@@ -108,6 +110,17 @@ def threshold_option(default: str) -> Callable[[F], F]:
         metavar="F",
         help=f"Score above which an image is called fake; default: {default}.",
     )
+
+
+def every_option(command: F) -> F:
+    """``--every N``: which frames of a video are scored."""
+    return click.option(
+        "--every",
+        type=click.IntRange(min=1),
+        default=EVERY,
+        metavar="N",
+        help=f"Of a video, score the first of every N frames; default: {EVERY}.",
+    )(command)
 
 
 def checkpoint_or_name(

@@ -10,6 +10,7 @@ from .errors import FAILURE, needs_extra, on_interrupt
 from .options import (
     FILE,
     debug_option,
+    every_option,
     inputs_of,
     json_option,
     runtime_option,
@@ -18,9 +19,9 @@ from .options import (
 )
 from .output import print_json, print_line, progress, stdout_for_results
 
-#: The same as :data:`qmdd.runtime.scan.scan.PART` and :data:`qmdd.runtime.detector.EVERY`, which
-#: are not imported here because that imports numpy; a test holds them together.
-PART, EVERY = 500, 10
+#: The same as :data:`qmdd.runtime.scan.scan.PART`, which is not imported here because that imports
+#: numpy; a test holds the two together.
+PART = 500
 
 
 @click.command("scan")
@@ -43,13 +44,7 @@ PART, EVERY = 500, 10
     help="Files in a part; one Parquet file each.",
 )
 @threshold_option("the bundle's")
-@click.option(
-    "--every",
-    type=click.IntRange(min=1),
-    default=EVERY,
-    metavar="N",
-    help=f"Of a video, score the first of every N frames; default: {EVERY}.",
-)
+@every_option
 @click.option("-0", "--null", is_flag=True, help="Paths on standard input end in NUL bytes.")
 @click.option("--ray", "on_ray", is_flag=True, help="Score on Ray, started on this machine.")
 @click.option(

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import click
 
-from .detect import EVERY
 from .errors import FAILURE, on_interrupt, printable
 from .options import (
     FILE,
     check_output_file,
     debug_option,
+    every_option,
     runtime_option,
     threads_option,
     threshold_option,
@@ -48,13 +48,7 @@ from .output import progress
     help="Seconds for which a file must not have changed to count as complete.",
 )
 @threshold_option("the bundle's")
-@click.option(
-    "--every",
-    type=click.IntRange(min=1),
-    default=EVERY,
-    metavar="N",
-    help=f"Of a video, score the first of every N frames; default: {EVERY}.",
-)
+@every_option
 @runtime_option
 @threads_option
 @debug_option

@@ -8,11 +8,12 @@ import functools
 import gc
 import hashlib
 import os
+import shutil
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -272,3 +273,25 @@ def tensorrt_device(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     if found is None:
         pytest.skip("no C compiler (cc) for the stand-in of CUDA's library; install gcc")
     return found
+
+
+#: Chromium as root, with nothing of it looking for the network.
+CHROMIUM_FLAGS = (
+    *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
+    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
+)
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    """Headless Chromium, driven by playwright."""
+    playwright = pytest.importorskip(
+        "playwright.sync_api", reason="playwright is not installed: pip install 'qmdd[dev]'"
+    )
+    found = shutil.which("chromium") or shutil.which("google-chrome")
+    if found is None:
+        pytest.skip("Chromium is not installed: apt install chromium")
+    with playwright.sync_playwright() as running:
+        opened = running.chromium.launch(executable_path=found, args=list(CHROMIUM_FLAGS))
+        yield opened
+        opened.close()

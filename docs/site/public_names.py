@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import abc
 import ast
 import importlib
 import inspect
@@ -53,13 +54,14 @@ def modules_of(package: ModuleType) -> list[tuple[str, str]]:
     return sorted(set(found))
 
 
-class _Written(Directive):
+class _Written(Directive, abc.ABC):
     """A directive whose lines are parsed as reStructuredText."""
 
     required_arguments = 1
 
+    @abc.abstractmethod
     def lines(self, package: ModuleType) -> list[str]:
-        raise NotImplementedError
+        """What is written of ``package``."""
 
     def run(self) -> list[nodes.Node]:
         package = importlib.import_module(self.arguments[0])

@@ -55,9 +55,10 @@ def judge(
             raise DeployError(f"TensorRT: {hopeless[0].found}; deploy with --python {system}")
         raise DeployError(in_words(hopeless[0]))
     _check_target(known, need)
+    _check_processor(known, need)
     found += [*judge_memory(known, need), *judge_power(known), *judge_clock(known, None, now)]
     warnings = [in_words(one) for one in found if one.state not in (OK, "note")]
-    return _extras(bundle, known, need), warnings
+    return extras_of(need), warnings
 
 
 def _check_target(known: Facts, need: TargetNeeds) -> None:
@@ -72,18 +73,20 @@ def _check_target(known: Facts, need: TargetNeeds) -> None:
         )
 
 
-def _extras(bundle: Bundle, known: Facts, need: TargetNeeds) -> tuple[str, ...]:
+def extras_of(need: TargetNeeds) -> tuple[str, ...]:
+    """The extras of qmdd that run a bundle of such a target."""
     if need.backend == RTX:
         return ("runtime", "rtx")
-    if bundle.runtime != OPENVINO or need.backend or need.runtime != OPENVINO:
-        return ("runtime",)
+    return ("openvino",) if need.runtime == OPENVINO else ("runtime",)
+
+
+def _check_processor(known: Facts, need: TargetNeeds) -> None:
     machine = known.text("system", "machine")
-    if machine not in ("x86_64", "AMD64"):
+    if need.runtime == OPENVINO and machine not in ("x86_64", "AMD64"):
         raise DeployError(
             f"the bundle is for OpenVINO on x86, the device is {machine or 'something else'}; "
             f"export with --target cpu, or {_CPU}"
         )
-    return ("openvino",)
 
 
 def in_words(finding: Finding) -> str:

@@ -10,9 +10,10 @@ import posixpath
 from typing import Any
 
 from ..bundle import Bundle
-from ..device.judge_gpu import RTX, TENSORRT
+from ..device.judge_gpu import TENSORRT
 from ..device.needs import TargetNeeds
 from .connection import bootstrap, ssh_arguments
+from .fitness import extras_of
 from .hosts import Host
 from .layout import Layout
 from .options import Options
@@ -34,7 +35,6 @@ def plan(bundle: Bundle, host: Host, need: TargetNeeds, options: Options) -> lis
     items = bundle_items(bundle)
     wheel = options.wheel.name if options.wheel else pack_wheel()[0]
     wheels = [wheel, *(item.name for item in further_wheels(options.wheels))]
-    extras = ("runtime", "rtx") if need.backend == RTX else ("runtime",)
     shell = bootstrap(options.python)
     ssh = [
         *ssh_arguments(host, config=options.config, ask=options.ask, patience=options.patience),
@@ -53,7 +53,9 @@ def plan(bundle: Bundle, host: Host, need: TargetNeeds, options: Options) -> lis
     make = layout.make_env(options.python, system_packages=system)
     step("environment", f"if it has none for {', '.join(wheels)}", make)
     pinned = options.constraints is not None
-    install = layout.install(wheel, extras, index=options.wheels is None, constraints=pinned)
+    install = layout.install(
+        wheel, extras_of(need), index=options.wheels is None, constraints=pinned
+    )
     step("environment", f"and install into it, in {layout.wheels}", install)
     step("release", f"links to these files in {layout.bundle}")
     if need.backend:

@@ -6,7 +6,6 @@ import base64
 import http.client
 import io
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -29,10 +28,6 @@ FAKE, REAL = SAMPLES / "fake_span_moose.webp", SAMPLES / "real_moose.webp"
 #: Screenshots are kept here.
 SHOTS = Path(__file__).parents[2] / "out" / "screenshots"
 SIZES = {"wide": (1280, 900), "phone": (390, 844)}
-FLAGS = (
-    *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
-    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
-)
 
 
 class Server(NamedTuple):
@@ -70,17 +65,6 @@ def server(bundle: Path) -> Iterator[Server]:
     yield Server(process.stdout.readline().strip(), process)
     process.kill()
     process.communicate()
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[object]:
-    found = shutil.which("chromium") or shutil.which("google-chrome")
-    if found is None:
-        pytest.skip("Chromium is not installed: apt-get install chromium")
-    with playwright.sync_playwright() as running:
-        opened = running.chromium.launch(executable_path=found, args=list(FLAGS))
-        yield opened
-        opened.close()
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -23,11 +22,6 @@ SHOTS = Path(__file__).parents[2] / "out" / "screenshots"
 NAMES = [path.stem for path in builtin_checkpoints()]
 #: Bytes that a report may take.
 LARGEST = 3_000_000
-FLAGS = (
-    *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
-    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
-)
-
 Reports = Callable[[str], Path]
 Visit = Callable[..., Any]
 
@@ -51,17 +45,6 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Reports:
         return page
 
     return made
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    found = shutil.which("chromium") or shutil.which("google-chrome")
-    if found is None:
-        pytest.skip("Chromium is not installed: apt-get install chromium")
-    with playwright.sync_playwright() as running:
-        opened = running.chromium.launch(executable_path=found, args=list(FLAGS))
-        yield opened
-        opened.close()
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 from qmdd.cli import detect as cli
-from qmdd.cli import main
+from qmdd.cli import main, options
 from qmdd.runtime.detector import BATCH, EVERY, Verdict
 from qmdd.runtime.inputs import Input
 from qmdd.runtime.verdicts import Clip, FramePlace
@@ -209,7 +209,7 @@ def test_options(detect) -> None:
 
 
 def test_defaults_are_the_runtimes() -> None:
-    assert (cli.BATCH, cli.EVERY) == (BATCH, EVERY)
+    assert (cli.BATCH, options.EVERY) == (BATCH, EVERY)
 
 
 def test_no_image_at_all(detect, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from qmdd.cli import options
 from qmdd.cli import scan as cli
 from qmdd.runtime.detector import EVERY
 from qmdd.runtime.errors import ScanError
@@ -41,7 +42,7 @@ def scanner(monkeypatch: pytest.MonkeyPatch) -> Scanner:
 
 
 def test_defaults_are_the_runtimes() -> None:
-    assert (cli.PART, cli.EVERY) == (runtime.PART, EVERY)
+    assert (cli.PART, options.EVERY) == (runtime.PART, EVERY)
     (part,) = (p for p in cli.command.params if p.name == "part")
     assert part.type.max == MAX_PART
 

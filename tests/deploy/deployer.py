@@ -51,11 +51,11 @@ class Deployer:
             self.keep_environment(device)
         return self._environments["envs"]
 
-    def keep_environment(self, device: Device) -> None:
+    def keep_environment(self, device: Device, folder: str = "qmdd") -> None:
         """Let further devices have the environment that was made on ``device``."""
         if "envs" not in self._environments:
             kept = self._factory.mktemp("envs") / "envs"
-            _link_tree(device.home / "qmdd" / "envs", kept)
+            _link_tree(device.home / folder / "envs", kept)
             self._environments["envs"] = kept
 
     def command(self, *hosts: str, options: tuple[object, ...] = ()) -> list[str]:

@@ -11,8 +11,12 @@ import pytest
 
 from qmdd.runtime import Bundle
 from qmdd.runtime.bundle import MANIFEST, manifest_bytes
+from qmdd.runtime.deploy.hosts import Host
+from qmdd.runtime.deploy.outcome import report_path
 
 from .deployer import Deployer, current
+
+AWKWARD = "a b; touch pwned $(touch pwned) `touch pwned` 'q' \"d\" \\ * -x"
 
 
 def _changed(bundle: Path) -> None:
@@ -23,9 +27,12 @@ def _changed(bundle: Path) -> None:
 
 
 def test_a_fresh_device_is_made_ready_verified_and_measured(deployer: Deployer) -> None:
-    """Whole: environment by pip, golden results, bench, report, and the command that is left."""
+    """Whole: environment by pip, golden results, bench, report, and the command that is left.
+
+    In a folder whose name a shell, or pip, could take for something else.
+    """
     device = deployer.device(ready=False)
-    done = deployer("device-a", options=("--bench-seconds", 0.2, "--json"))
+    done = deployer(f"device-a:{AWKWARD}", options=("--bench-seconds", 0.2, "--json"))
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)["hosts"][0]
     assert (found["state"], found["previous"]) == ("deployed", None)
@@ -35,11 +42,13 @@ def test_a_fresh_device_is_made_ready_verified_and_measured(deployer: Deployer) 
     assert [tier["tier"] for tier in tiers] == ["strict", "deployed"]
     assert all(tier["codes_compared"] > 100_000 and not tier["wrong_codes"] for tier in tiers)
     assert found["bench"]["configurations"][0]["rows"][0]["times"]["median_ms"] > 0
-    root = device.home / "qmdd"
-    deployer.keep_environment(device)
-    report = json.loads((deployer.bundle / "devices" / "device-a.json").read_text())
+    root = device.home / AWKWARD
+    deployer.keep_environment(device, AWKWARD)
+    report = json.loads(report_path(deployer.bundle, Host("device-a", AWKWARD)).read_text())
     assert {**report, "time": None} == {**found, "time": None}
-    assert json.loads((root / "current" / "report.json").read_text())["release"] == current(device)
+    assert json.loads((root / "current" / "report.json").read_text())["release"] == current(
+        device, AWKWARD
+    )
     # What is left runs by itself, from anywhere, and the bundle there is the one that was sent.
     command = [root / "current" / "env" / "bin" / "qmdd", "verify", "--golden", "--tier", "strict"]
     again = subprocess.run([*command, root / "current" / "bundle"], cwd="/", check=False)
@@ -52,6 +61,7 @@ def test_a_fresh_device_is_made_ready_verified_and_measured(deployer: Deployer) 
     assert device.commands()[0].startswith("exec python3 -I -c ")
     scripts = {path.name for path in (root / "current" / "env" / "bin").iterdir()}
     assert {name for name in scripts if not name.startswith("python")} == {"qmdd"}
+    assert not list(device.folder.rglob("pwned"))
 
 
 def test_only_what_changed_is_copied(deployer: Deployer) -> None:
@@ -136,9 +146,6 @@ def test_two_devices_at_once_one_failing(deployer: Deployer) -> None:
     assert current(good) == one["release"]
     assert (deployer.bundle / "devices" / "device-a.json").is_file()
     assert not (deployer.bundle / "devices" / "device-b.json").exists()
-
-
-AWKWARD = "a b; touch pwned $(touch pwned) `touch pwned` 'q' \"d\" \\ * -x"
 
 
 def test_awkward_names_are_names_and_nothing_else(deployer: Deployer, tmp_path: Path) -> None:
