@@ -17,6 +17,7 @@ from typing import Any
 from .contract import INPUT, OUTPUT
 from .errors import BundleError
 from .files import sha256_of
+from .onnx_limits import check_model, is_model
 
 #: The manifest's own version.
 SCHEMA = 1
@@ -71,11 +72,13 @@ class Bundle:
         """Open the bundle in folder ``path``.
 
         Args:
-            check: compare every listed file's SHA-256; without it, names and sizes only.
+            check: compare every listed file's SHA-256, and hold models to :mod:`.onnx_limits`;
+                without it, names and sizes only.
 
         Raises:
             BundleError: no such folder, a manifest that is not ours, or a file that is missing,
-                changed, too large or outside the folder. The message names the file.
+                changed, too large or outside the folder, or a model that asks for more than any of
+                ours. The message names the file.
         """
         folder = Path(path)
         if not os.path.lexists(folder):
@@ -247,5 +250,7 @@ def _check_file(folder: Path, name: str, entry: dict[str, Any], check: bool) -> 
             )
         if check and sha256_of(path) != entry["sha256"]:
             raise BundleError(f"{path}: its SHA-256 differs from the manifest's; {_AGAIN}")
+        if check and is_model(name):  # its maker is not trusted either
+            check_model(path)
     except OSError as error:
         raise BundleError(f"{path}: cannot be read: {error.strerror or error}") from error

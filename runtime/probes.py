@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from .bundle import MODEL, NATIVE_MODEL, Bundle
 from .errors import BundleError
+from .onnx_limits import check_model
 
 #: Metadata of a model whose code tensors are channels-last bytes, and their layout.
 LAYOUT, BYTES_LAST = "qmdd.codes", "uint8 NHWC"
@@ -55,7 +56,7 @@ def probed_model(bundle: Bundle, model: str = MODEL) -> bytes | None:
     """The bytes of ``model`` with its code tensors as further outputs; ``None`` without probes.
 
     Raises:
-        BundleError: probes that are too large.
+        BundleError: probes that are too large, or add what :mod:`.onnx_limits` refuses.
         OSError: a file that cannot be read.
     """
     path = probes_path(bundle, model)
@@ -67,4 +68,6 @@ def probed_model(bundle: Bundle, model: str = MODEL) -> bytes | None:
         raise BundleError(
             f"{path}: larger than {MAX_BYTES >> 20} MiB, so not one of ours; export the bundle anew"
         )
-    return (bundle.path / model).read_bytes() + probes
+    merged = (bundle.path / model).read_bytes() + probes
+    check_model(merged, str(path))  # the probes may add anything to a model that was looked at
+    return merged
