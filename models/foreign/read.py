@@ -21,7 +21,7 @@ from typing import IO, Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ..checkpoint import MAX_BYTES
+from ..bounded import MAX_BYTES, not_finite
 from ..errors import CheckpointError
 
 #: More entries of a zip, or tensors, than any checkpoint of a network has.
@@ -70,6 +70,7 @@ def read_foreign(path: Path) -> ForeignFile:
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read: {error.strerror or error}") from error
     state, beside = _unwrapped(path, loaded)
+    del loaded
     found, converted = _plain(path, state)
     if all(key.startswith(PARALLEL) for key in found):
         found = {key.removeprefix(PARALLEL): tensor for key, tensor in found.items()}
@@ -95,7 +96,7 @@ def _check_kind(path: Path) -> None:
         raise CheckpointError(f"{path}: not a regular file")
     if status.st_size > MAX_BYTES:
         raise CheckpointError(
-            f"{path}: larger than {MAX_BYTES >> 30} GiB; not read: save its state_dict() alone"
+            f"{path}: larger than {MAX_BYTES >> 20} MiB; not read: save its state_dict() alone"
         )
 
 
@@ -200,13 +201,14 @@ def _plain(path: Path, state: dict[str, Any]) -> tuple[dict[str, Tensor], int]:
             raise CheckpointError(f"{path}: {key} is no plain tensor of numbers ({tensor.dtype})")
         claimed += tensor.numel() * 8
     if claimed > 2 * MAX_BYTES:
-        raise CheckpointError(f"{path}: its tensors claim {claimed >> 30} GiB; not read")
+        raise CheckpointError(f"{path}: its tensors claim {claimed >> 20:,} MiB; not read")
     found, converted = {}, 0
-    for key, tensor in state.items():
+    for key in list(state):
+        tensor = state.pop(key)  # given up when its copy is made: both at once are twice the memory
         wide = torch.float32 if tensor.is_floating_point() else torch.int64
         converted += tensor.is_floating_point() and tensor.dtype != wide
         found[key] = tensor.detach().to(wide).clone(memory_format=torch.contiguous_format)
-        bad = int((~torch.isfinite(found[key])).sum())
+        bad = not_finite(found[key])
         if bad:
             raise CheckpointError(
                 f"{path}: {key} holds NaN or infinity ({bad:,} of {tensor.numel():,} values); "

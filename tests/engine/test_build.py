@@ -181,7 +181,7 @@ def test_progress_grows_to_the_end(rtx, make_bundle) -> None:
     ("options", "said"),
     [
         ({"image": "photo"}, "not a detector of qmdd: it must take image .* it has photo: "),
-        ({"model": b"no ONNX"}, "TensorRT cannot read it"),
+        ({"model": b"\x3a\x02\x0a\x00"}, "TensorRT cannot read it"),
     ],
 )
 def test_model_that_is_not_ours(rtx, make_bundle, contents, options: dict, said: str) -> None:
