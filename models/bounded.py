@@ -50,4 +50,8 @@ def not_finite(tensor: Tensor) -> int:
 
     Of a whole tensor at once, ``isfinite`` makes two more of the same size.
     """
-    return sum(int((~torch.isfinite(part)).sum()) for part in tensor.view(-1).split(1 << 22))
+    flat, step = tensor.view(-1), 1 << 22
+    bad = 0
+    for start in range(0, flat.numel(), step):
+        bad += int((~torch.isfinite(flat[start : start + step])).sum())
+    return bad
