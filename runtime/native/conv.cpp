@@ -327,6 +327,7 @@ Extent Conv::output(int64_t padded_height, int64_t padded_width) const {
 
 void Conv::run(const ConvTensors& tensors, const Parallel& parallel) const {
   const auto& s = spec_;
+  if (tensors.n == 0) return;
   View view{};
   view.out = conv_output(tensors.padded_height, tensors.padded_width);
   bool direct = cell_ == s.in_channels;
@@ -395,7 +396,7 @@ FinishArgs Conv::finish_args(int64_t first) const {
     f.slope = slope_.data() + first;
     f.shift_out = shift_out_.data() + first;
   }
-  f.table = table_.data() + first;
+  if (!table_.empty()) f.table = table_.data() + first;
   f.table_stride = width_;
   f.thresholds = spec_.thresholds;
   return f;
