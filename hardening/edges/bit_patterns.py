@@ -57,7 +57,7 @@ def wrong_codes(codes_of: CodesOf, table: F32, index: int) -> int:
 
 def telling_blocks(table: F32) -> list[int]:
     """Blocks around every threshold and every landmark: zeros, subnormals, infinities, NaN."""
-    marks = np.float32([0.0, 1e-45, 1e-38, 1.0, np.finfo(np.float32).max])
+    marks = np.array([0.0, 1e-45, 1e-38, 1.0, np.finfo(np.float32).max], dtype=np.float32)
     keys = key_from_float(np.concatenate([table, marks, -marks]))
     beside = np.clip(keys[:, None] + np.array([-1, 0, 1]), -INFINITE_KEY, INFINITE_KEY)
     bits = float_from_key(beside.reshape(-1)).view(np.uint32).astype(np.int64)

@@ -53,7 +53,7 @@ def overlay(folder: Path, packages: dict[str, str]) -> Path:
         return place
     shutil.rmtree(place, ignore_errors=True)
     wanted = [f"{package}=={version}" for package, version in packages.items()]
-    done = subprocess.run(  # noqa: S603 - pip, with names and versions of this file
+    done = subprocess.run(
         [sys.executable, "-m", "pip", "install", "-q", "--disable-pip-version-check", "--no-deps",
          "--only-binary=:all:", "--target", str(place), *wanted],
         capture_output=True, text=True, check=False,

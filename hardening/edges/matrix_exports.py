@@ -51,7 +51,7 @@ def exported_by(job: ExportJob, checkpoint: Path, work: Path) -> dict[str, Any]:
     ours = exported(checkpoint, work, [job.target])[job.target] / MODEL
     bundle = work / "exported"
     shutil.rmtree(bundle, ignore_errors=True)
-    done = subprocess.run(  # noqa: S603 - this Python, the project's own command line
+    done = subprocess.run(
         [sys.executable, "-c", _COMMAND, "export", "--checkpoint", str(checkpoint),
          "--target", job.target, "-o", str(bundle), "--json"],
         env=variables(place), capture_output=True, text=True, check=False,

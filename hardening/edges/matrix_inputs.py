@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -43,7 +44,7 @@ def write_sets(
         pixels = np.stack([_cut(images[i % len(images)], width, height) for i in range(count)])
         with torch.no_grad():
             logits, codes = source_outputs(network, pixels)
-        arrays = {f"codes:{layer}": array for layer, array in codes.items()}
+        arrays: dict[str, Any] = {f"codes:{layer}": array for layer, array in codes.items()}
         part = path.with_suffix(".part")
         with part.open("wb") as stream:
             np.savez(stream, images=pixels, logits=logits, **arrays)

@@ -58,7 +58,7 @@ def compiler() -> str | None:
     path = next(filter(None, map(shutil.which, ("clang++", "clang++-14", "clang++-16"))), None)
     if path is None:
         return None
-    runtimes = subprocess.run(  # noqa: S603 - a compiler, by its path
+    runtimes = subprocess.run(
         [path, "-print-runtime-dir"], capture_output=True, text=True, check=False
     ).stdout.strip()
     return path if any(Path(runtimes).glob("libclang_rt.fuzzer*.a")) else None
@@ -78,9 +78,7 @@ def build(folder: Path) -> Path:
         ["-S", str(SOURCE), "-B", str(folder), f"-DCMAKE_CXX_COMPILER={clang}"],
         ["--build", str(folder), "--target", "native_fuzz", "--parallel", "2"],
     ):
-        done = subprocess.run(  # noqa: S603 - cmake, by its path
-            [cmake, *arguments], capture_output=True, text=True, check=False
-        )
+        done = subprocess.run([cmake, *arguments], capture_output=True, text=True, check=False)
         if done.returncode:
             raise FuzzError(f"cmake {' '.join(arguments)}: {(done.stderr or done.stdout).strip()}")
     return folder / "native_fuzz"
@@ -105,7 +103,7 @@ def run(binary: Path, corpus: Path, runs: int, seed: int = 1) -> Run:
     Raises:
         FuzzError: it says nothing that can be understood.
     """
-    done = subprocess.run(  # noqa: S603 - what was built
+    done = subprocess.run(
         [str(binary), f"-runs={runs}", f"-seed={seed}", *_LIMITS, str(corpus)],
         cwd=binary.parent, capture_output=True, text=True, errors="replace", check=False,
     )  # fmt: skip
@@ -131,7 +129,7 @@ def smallest(binary: Path, corpus: Path, merged: Path) -> list[bytes]:
     """The inputs of ``corpus`` that together reach all that it reaches, the shortest first."""
     shutil.rmtree(merged, ignore_errors=True)
     merged.mkdir(parents=True)
-    subprocess.run(  # noqa: S603 - what was built
+    subprocess.run(
         [str(binary), "-merge=1", *_LIMITS, str(merged), str(corpus)],
         cwd=binary.parent, capture_output=True, check=False,
     )  # fmt: skip
@@ -198,7 +196,7 @@ def main(argv: list[str] | None = None) -> int:
 def _result(rows: Rows) -> dict[str, Any]:
     from qmdd.runtime import native
 
-    clang = subprocess.run(  # noqa: S603 - a compiler, by its path
+    clang = subprocess.run(
         [str(compiler()), "--version"], capture_output=True, text=True, check=True
     ).stdout.splitlines()[0]
     return {

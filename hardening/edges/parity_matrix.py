@@ -28,7 +28,7 @@ from qmdd.runtime.native import KERNELS_VARIABLE
 from qmdd.runtime.parity import LOGIT_BAR
 
 from .environments import EnvironmentFailure, overlay, variables
-from .matrix_exports import export_jobs, exported_by
+from .matrix_exports import ExportJob, export_jobs, exported_by
 from .matrix_inputs import write_sets
 from .matrix_jobs import NOT_HERE, Job, jobs
 from .record import PACKAGES, Rows, write_record
@@ -65,7 +65,7 @@ def run_job(job: Job, checkpoint: Path, sets: dict[str, Path], work: Path) -> di
     note = work / "job.json"
     note.write_text(json.dumps(description), encoding="utf-8")
     kernels = {KERNELS_VARIABLE: job.kernels} if job.kernels else {}
-    done = subprocess.run(  # noqa: S603 - this Python, a module of this folder
+    done = subprocess.run(
         [sys.executable, "-m", f"{__package__}.matrix_worker", str(note)],
         env=variables(place, **kernels), capture_output=True, text=True, check=False,
     )  # fmt: skip
@@ -153,8 +153,9 @@ def main(argv: list[str] | None = None) -> int:
     chosen = [job for job in jobs() if arguments.only in job.name]
     exports = [job for job in export_jobs() if arguments.only in job.name]
     with progress() as report:
-        for number, job in enumerate((*chosen, *exports)):
-            report("jobs", number, len(chosen) + len(exports))
+        everything: list[Job | ExportJob] = [*chosen, *exports]
+        for number, job in enumerate(everything):
+            report("jobs", number, len(everything))
             if rows.find(job=job.name) is not None:
                 continue
             started = time.perf_counter()

@@ -177,8 +177,10 @@ def _from_zoo(bits: int) -> ActivationQuantizer:
     from qmdd.models.checkpoint import load_checkpoint
     from qmdd.models.zoo import builtin_checkpoint
 
-    detector = load_checkpoint(builtin_checkpoint("resnet23", bits)).eval()
-    _, chain = quantised_chains(detector)[-1]
+    path = builtin_checkpoint("resnet23", bits)
+    if path is None:
+        raise ValueError(f"no built-in ResNet-23 of {bits} bits")
+    _, chain = quantised_chains(load_checkpoint(path).eval())[-1]
     if chain.quantizer is None:
         raise ValueError("a full-precision layer has no quantizer")
     return chain.quantizer
