@@ -39,10 +39,10 @@ class Session(abc.ABC):
     outputs: tuple[str, ...]
     concurrent: bool = False
 
-    def __init__(self, model: bytes | Path, threads: int | None) -> None:
+    def __init__(self, model: bytes | Path, threads: int | None, name: str | None = None) -> None:
         if threads is not None and threads < 1:
             raise SessionError(f"threads={threads} must be at least 1")
-        self._name = "model" if isinstance(model, bytes) else str(model)
+        self._name = name or ("model" if isinstance(model, bytes) else str(model))
         if not isinstance(model, bytes) and not Path(model).is_file():
             raise SessionError(f"{self._name}: no such model file")
         #: Named even by default: left to themselves, runtimes pin threads to cores, and complain
@@ -131,6 +131,7 @@ class OnnxSession(Session):
         threads: threads inside an operator; default: one for each core this process may use.
         outputs: the graph outputs that :meth:`run` fetches; default: all.
         library: of further operators (:mod:`.native`).
+        name: what errors call the model; default: its file's.
 
     Raises:
         SessionError: ONNX Runtime is missing or refuses the model, or it has another input.
@@ -146,13 +147,14 @@ class OnnxSession(Session):
         threads: int | None = None,
         outputs: list[str] | None = None,
         library: Path | None = None,
+        name: str | None = None,
     ) -> None:
         try:
             ort: Any = import_module("onnxruntime")  # it ships no types
         except ImportError as error:
             raise SessionError(not_installed("onnxruntime")) from error
 
-        super().__init__(model, threads)
+        super().__init__(model, threads, name)
         options, level = ort.SessionOptions(), ort.GraphOptimizationLevel
         options.graph_optimization_level = (
             level.ORT_ENABLE_ALL if optimize else level.ORT_DISABLE_ALL
