@@ -263,7 +263,7 @@ class Agent:
         return {"data": base64.b64encode(data).decode("ascii")}
 
     def do_point(self, path: Sequence[str], target: str) -> dict[str, Any]:
-        """Let the link ``path`` lead to ``target``, in one step; what is made is on the disk then."""
+        """Let the link ``path`` lead to ``target``, in one step; what it names is on the disk."""
         os.sync()
         place = self.path(*path)
         work = place + ".new"
