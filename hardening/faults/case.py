@@ -49,6 +49,7 @@ class Case:
         once: the same command a second time does something else: it is refused, since its output is
             there, or adds to it.
         environment: variables that are set.
+        agent: what runs on the device is killed, not the command here.
     """
 
     name: str
@@ -58,6 +59,7 @@ class Case:
     prepare: Callable[[Path, Path], None] | None = None
     once: bool = False
     environment: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    agent: bool = False
 
     @property
     def command(self) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from .case import Case, Output
+from .device import ENVIRONMENT, OPTIONS, runs, with_device
 
 _IMAGES = ("--images", "images/alpha/0_real")
 _FULL = ("full.safetensors", "images")
@@ -305,5 +306,47 @@ CASES = (
         ("NPR.pth",),
         (Output("npr.safetensors"),),
         prepare=_text("npr.safetensors"),
+    ),
+    Case(
+        "deploy",
+        ("deploy", "bundle", *OPTIONS),
+        ("bundle", "other"),
+        (
+            Output("device/qmdd", whole=runs("bundle"), between=runs("other", "bundle")),
+            Output("bundle/devices/device.json", whole=_is_json),
+        ),
+        prepare=with_device(1),
+        environment=ENVIRONMENT,
+    ),
+    Case(
+        "deploy, the device killed",
+        ("deploy", "bundle", *OPTIONS),
+        ("bundle", "other"),
+        (
+            Output("device/qmdd", whole=runs("bundle"), between=runs("other", "bundle")),
+            Output("bundle/devices/device.json", whole=_is_json),
+        ),
+        prepare=with_device(1),
+        environment=ENVIRONMENT,
+        agent=True,
+    ),
+    Case(
+        "rollback",
+        ("rollback", *OPTIONS[:3]),
+        ("bundle", "other"),
+        (Output("device/qmdd", whole=runs("other"), between=runs("other", "bundle")),),
+        prepare=with_device(2),
+        environment=ENVIRONMENT,
+        once=True,
+    ),
+    Case(
+        "rollback, the device killed",
+        ("rollback", *OPTIONS[:3]),
+        ("bundle", "other"),
+        (Output("device/qmdd", whole=runs("other"), between=runs("other", "bundle")),),
+        prepare=with_device(2),
+        environment=ENVIRONMENT,
+        once=True,
+        agent=True,
     ),
 )

@@ -64,6 +64,7 @@ def command(
         return
 
     from .child import adopt
+    from .device import make_device
     from .kills import kill
     from .record import Record
     from .world import import_all, make_world, trace_once
@@ -77,6 +78,8 @@ def command(
         root = Path(name).resolve()
         (root / "world").mkdir()
         make_world(root / "world")
+        if any(case.environment for case in chosen):
+            make_device(root / "world")
         for case in chosen:
             if kept.has(case.name):
                 continue

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import random
 from collections.abc import Callable
 from pathlib import Path
 
 from .case import Case, Output, Tree, hidden, part, tree, without
 from .child import Ended, run
+from .device import COUNT, KILL_AFTER, KILL_AT
 
 Tell = Callable[[int, int], None]
 
@@ -75,6 +77,8 @@ class Unbroken:
         ended = self._again()
         self.after = tree(place)
         self.moments, self.seconds = ended.moments, ended.seconds
+        if case.agent:
+            self.moments = int((place.parent / "count").read_text(encoding="ascii"))
         rest = self._rest(self.after)
         if rest != self._rest(self.before) or hidden(self.after):
             changed = {
@@ -103,7 +107,8 @@ class Unbroken:
         return {key: held for key, held in rest.items() if key not in above}
 
     def _again(self) -> Ended:
-        ended = run(self.case.arguments, self.place, environment=self.case.environment)
+        count = {COUNT: os.fspath(self.place.parent / "count")}
+        ended = run(self.case.arguments, self.place, environment={**self.case.environment, **count})
         if ended.code:
             raise RuntimeError(f"{self.case.name}: exit code {ended.code}: {self.said()}")
         return ended
@@ -206,13 +211,13 @@ def kill(
     unbroken = Unbroken(case, world, place)
     tally = Tally(case.name, unbroken.moments, round(unbroken.seconds, 3))
     count, most = unbroken.moments, max(kills, MOMENTS)
-    every = -(-count // most)
+    every = max(1, -(-count // most))
     chosen = range(1, count + 1, every)
     wanted = max(kills, len(chosen) + kills // 10)
     draw = random.Random(seed)  # noqa: S311 - moments to kill at
     for at in chosen:
         case.lay_out(world, place)
-        ended = run(case.arguments, place, kill_at=at, environment=case.environment)
+        ended = _killed(case, place, at=at)
         _count(unbroken, ended, tally, f"moment {at}", tell, wanted)
         tally.at_moments += ended.code == -9
     tries = 0
@@ -220,10 +225,21 @@ def kill(
         tries += 1
         case.lay_out(world, place)
         after = draw.uniform(0, unbroken.seconds)
-        ended = run(case.arguments, place, kill_after=after, environment=case.environment)
+        ended = _killed(case, place, after=after)
         tally.at_times += ended.code == -9
         _count(unbroken, ended, tally, f"{after:.3f} s", tell, wanted)
     return tally
+
+
+def _killed(case: Case, place: Path, *, at: int | None = None, after: float | None = None) -> Ended:
+    """Run ``case`` and kill it, or what runs on its device: then it fails, which counts as well."""
+    if not case.agent:
+        return run(
+            case.arguments, place, kill_at=at, kill_after=after, environment=case.environment
+        )
+    told = {KILL_AT: str(at or ""), KILL_AFTER: str(after or "")}
+    ended = run(case.arguments, place, environment={**case.environment, **told})
+    return ended._replace(code=-9) if ended.code == 1 else ended
 
 
 def _count(
