@@ -8,7 +8,7 @@ import select
 import signal
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -47,15 +47,21 @@ def run(
     *,
     kill_at: int | None = None,
     kill_after: float | None = None,
+    number: int = signal.SIGKILL,
+    before: Callable[[], None] | None = None,
+    stdout: int | None = None,
     environment: Mapping[str, str] | None = None,
 ) -> Ended:
-    """Run ``qmdd`` with ``arguments`` in folder ``place``; its words go to ``../said``.
+    """Run ``qmdd`` with ``arguments`` in ``place``; it prints to ``../printed`` and ``../said``.
 
     Args:
         arguments: of the command line.
         place: where its moments are counted.
         kill_at: number of the moment at which it is killed.
         kill_after: seconds after which it is killed.
+        number: of the signal that it gets then.
+        before: is run in its process, before it.
+        stdout: a descriptor in place of ``../printed``.
         environment: variables that are set for it.
     """
     receiver, sender = os.pipe()
@@ -63,12 +69,15 @@ def run(
     child = os.fork()
     if not child:
         os.close(receiver)
-        _command(arguments, place, kill_at, sender, environment or {})
+        os.environ.update(environment or {})
+        _command(arguments, place, kill_at, sender, before or (lambda: None), stdout)
     os.close(sender)
     handle = os.pidfd_open(child)
     try:
         if not select.select([handle], [], [], LIMIT if kill_after is None else kill_after)[0]:
-            os.kill(child, signal.SIGKILL)
+            os.kill(child, number)
+            if not select.select([handle], [], [], LIMIT)[0]:
+                os.kill(child, signal.SIGKILL)
         _, status = os.waitpid(child, 0)
     finally:
         os.close(handle)
@@ -77,7 +86,7 @@ def run(
         # What it has started may hold the other end: only what is there is read.
         ready = select.select([told], [], [], 0)[0]
         text = os.read(told.fileno(), 100).decode() if ready else ""
-    if kill_after is None and seconds > LIMIT:
+    if seconds > LIMIT:
         raise TimeoutError(f"qmdd {' '.join(arguments)}: more than {LIMIT:.0f} s")
     return Ended(os.waitstatus_to_exitcode(status), int(text or 0), seconds, _end_orphans())
 
@@ -87,16 +96,18 @@ def _command(
     place: Path,
     kill_at: int | None,
     told: int,
-    environment: Mapping[str, str],
+    before: Callable[[], None],
+    stdout: int | None,
 ) -> None:
     """In the child: the command, and its end."""
     code = 1
     try:
-        os.environ.update(environment)
         os.chdir(place)
         nothing = os.open(os.devnull, os.O_RDONLY)
-        said = os.open(place.parent / "said", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
-        for number, handle in enumerate((nothing, said, said)):
+        new = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
+        said = os.open(place.parent / "said", new, 0o666)
+        printed = os.open(place.parent / "printed", new, 0o666) if stdout is None else stdout
+        for number, handle in enumerate((nothing, printed, said)):
             os.dup2(handle, number)
         sys.stdin, sys.stdout, sys.stderr = (os.fdopen(n, "w" if n else "r") for n in range(3))
 
@@ -105,12 +116,12 @@ def _command(
         signal.signal(signal.SIGTERM, main._terminate)
         signal.signal(signal.SIGINT, signal.default_int_handler)
         moments = Moments(os.fspath(place), kill_at)
+        before()
         try:
             main.cli.main(args=list(arguments), prog_name="qmdd")
         except SystemExit as ended:
             code = ended.code if isinstance(ended.code, int) else 1
         os.write(told, str(moments.count).encode())
-        sys.stdout.flush()
         sys.stderr.flush()
     finally:
         os._exit(code)

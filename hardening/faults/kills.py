@@ -63,6 +63,12 @@ class Tally:
         return self.half + self.lost + self.failed + self.leftovers + self.orphans
 
 
+def said(place: Path) -> list[str]:
+    """What the last command in ``place`` said on stderr, line by line."""
+    text = (place.parent / "said").read_text(encoding="utf-8", errors="replace")
+    return text.strip().splitlines()
+
+
 class Unbroken:
     """The state before a case and after a run that nothing interrupts.
 
@@ -90,6 +96,12 @@ class Unbroken:
             for output in case.outputs
             if output.content is not None
         }
+        #: Bytes of the outputs.
+        self.size = sum(
+            (place / name).stat().st_size
+            for output in case.outputs
+            for name in part(self.after, output.name)
+        )
         self._seen: set[str] = set()
         for output in case.outputs:
             if self.look(output, self.after) != "new":
@@ -115,8 +127,7 @@ class Unbroken:
 
     def said(self) -> str:
         """The last words of the last run."""
-        text = (self.place.parent / "said").read_text(encoding="utf-8", errors="replace")
-        return " / ".join(text.strip().splitlines()[-2:])
+        return " / ".join(said(self.place)[-2:])
 
     def look(self, output: Output, found: Tree) -> str:
         """``old``, ``new``, ``between`` or ``half``."""
