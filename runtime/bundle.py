@@ -7,6 +7,7 @@ bounded, and every file that the manifest lists must have the SHA-256 that stand
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import os
 import re
@@ -17,7 +18,6 @@ from typing import Any
 from .contract import INPUT, OUTPUT
 from .errors import BundleError
 from .files import sha256_of
-from .onnx_limits import check_model, is_model
 
 #: The manifest's own version.
 SCHEMA = 1
@@ -34,6 +34,9 @@ MAX_FILE_BYTES = 2 << 30
 MAX_SIDE = 1 << 16
 
 _AGAIN = "copy the bundle again or export it anew"
+#: How often a bundle that is replaced while it is being opened is opened anew.
+_TRIES = 5
+_CHANGED = "the bundle was replaced meanwhile; run the same command again"
 _HASH = re.compile(r"[0-9a-f]{64}")
 #: Another contract needs another runtime.
 _CONTRACT = {"input": INPUT, "output": OUTPUT}
@@ -62,36 +65,71 @@ class Bundle:
     Attributes:
         path: its folder.
         manifest: what ``manifest.json`` holds; keys that are not known here are kept.
+        manifest_sha256: of that file's bytes; it vouches for all files.
     """
 
     path: Path
     manifest: dict[str, Any]
+    manifest_sha256: str = ""
 
     @classmethod
     def open(cls, path: str | os.PathLike[str], *, check: bool = True) -> Bundle:
-        """Open the bundle in folder ``path``.
+        """Open the bundle in folder ``path``; if it is replaced meanwhile, the new one.
 
         Args:
-            check: compare every listed file's SHA-256, and hold models to :mod:`.onnx_limits`;
-                without it, names and sizes only.
+            check: compare every listed file's SHA-256; without it, names and sizes only.
 
         Raises:
             BundleError: no such folder, a manifest that is not ours, or a file that is missing,
-                changed, too large or outside the folder, or a model that asks for more than any of
-                ours. The message names the file.
+                changed, too large or outside the folder. The message names the file.
         """
         folder = Path(path)
         if not os.path.lexists(folder):
             raise BundleError(f"{folder}: no such bundle; `qmdd export` makes one")
         if not folder.is_dir():
             raise BundleError(f"{folder}: not a folder; give the bundle's folder, not a file of it")
-        where = f"{folder / MANIFEST}"
-        manifest = _manifest_from_bytes(where, _read_manifest(folder))
-        _check_manifest(where, manifest)
-        for name, entry in manifest["files"].items():
-            _check_entry(where, name, entry)
-            _check_file(folder, name, entry, check)
-        return cls(folder, manifest)
+        data, tries = _read_manifest(folder), _TRIES
+        while True:
+            try:
+                manifest = _checked(folder, data, check)
+            except BundleError:
+                tries -= 1
+                before, data = data, _read_manifest(folder)
+                if data == before or not tries:
+                    raise
+            else:
+                return cls(folder, manifest, hashlib.sha256(data).hexdigest())
+
+    def read(self, name: str) -> bytes:
+        """The bytes of file ``name``, which are those whose SHA-256 the manifest lists.
+
+        What is loaded comes from here: a file that is opened by its name once more may be another
+        one by then.
+
+        Raises:
+            BundleError: it has changed since the bundle was opened; names it.
+        """
+        entry = self.manifest["files"][name]
+        path = _inside(self.path, name, _CHANGED)
+        try:
+            with open(path, "rb") as stream:
+                data = stream.read(entry["bytes"] + 1)
+        except OSError as error:
+            raise BundleError(f"{path}: cannot be read: {error.strerror or error}") from error
+        if hashlib.sha256(data).hexdigest() != entry["sha256"]:
+            raise BundleError(f"{path}: changed; {_CHANGED}")
+        return data
+
+    def check_unchanged(self) -> None:
+        """Refuse what was found if this is no longer the bundle that was opened.
+
+        For work that reads many files of it, one after another.
+
+        Raises:
+            BundleError: it is another one by now, or damaged.
+        """
+        if Bundle.open(self.path).manifest != self.manifest:
+            raise BundleError(f"{self.path}: changed; {_CHANGED}")
 
     @property
     def model_path(self) -> Path:
@@ -143,6 +181,17 @@ class Bundle:
         """``min_side``, ``multiple`` and ``max_side``: what :func:`~.preprocess.prepare` takes."""
         contract = self.manifest["input"]
         return {name: contract[name] for name in ("min_side", "multiple", "max_side")}
+
+
+def _checked(folder: Path, data: bytes, check: bool) -> dict[str, Any]:
+    """The manifest in ``data``, if it and the files that it lists are as they should be."""
+    where = f"{folder / MANIFEST}"
+    manifest = _manifest_from_bytes(where, data)
+    _check_manifest(where, manifest)
+    for name, entry in manifest["files"].items():
+        _check_entry(where, name, entry)
+        _check_file(folder, name, entry, check)
+    return manifest
 
 
 def _read_manifest(folder: Path) -> bytes:
@@ -250,7 +299,5 @@ def _check_file(folder: Path, name: str, entry: dict[str, Any], check: bool) -> 
             )
         if check and sha256_of(path) != entry["sha256"]:
             raise BundleError(f"{path}: its SHA-256 differs from the manifest's; {_AGAIN}")
-        if check and is_model(name):  # its maker is not trusted either
-            check_model(path)
     except OSError as error:
         raise BundleError(f"{path}: cannot be read: {error.strerror or error}") from error

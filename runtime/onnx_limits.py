@@ -11,7 +11,6 @@ from __future__ import annotations
 import mmap
 import os
 from collections.abc import Iterator
-from pathlib import Path
 
 from .errors import BundleError
 
@@ -68,11 +67,6 @@ def check_model(model: bytes | str | os.PathLike[str], name: str | None = None) 
             _refuse(where, "empty")
         with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
             _check(data, where)
-
-
-def is_model(name: str) -> bool:
-    """Whether a bundle's file of this name is an ONNX model."""
-    return Path(name).suffix == ".onnx"
 
 
 def _check(data: _Bytes, where: str) -> None:

@@ -16,7 +16,6 @@ import numpy.typing as npt
 
 from .bundle import MODEL, NATIVE_MODEL, Bundle
 from .errors import BundleError
-from .onnx_limits import check_model
 
 #: Metadata of a model whose code tensors are channels-last bytes, and their layout.
 LAYOUT, BYTES_LAST = "qmdd.codes", "uint8 NHWC"
@@ -56,18 +55,13 @@ def probed_model(bundle: Bundle, model: str = MODEL) -> bytes | None:
     """The bytes of ``model`` with its code tensors as further outputs; ``None`` without probes.
 
     Raises:
-        BundleError: probes that are too large, or add what :mod:`.onnx_limits` refuses.
-        OSError: a file that cannot be read.
+        BundleError: probes that are too large, or a file that has changed.
     """
     path = probes_path(bundle, model)
     if path is None:
         return None
-    with open(path, "rb") as stream:
-        probes = stream.read(MAX_BYTES + 1)
-    if len(probes) > MAX_BYTES:
+    if bundle.manifest["files"][PROBES[model]]["bytes"] > MAX_BYTES:
         raise BundleError(
             f"{path}: larger than {MAX_BYTES >> 20} MiB, so not one of ours; export the bundle anew"
         )
-    merged = (bundle.path / model).read_bytes() + probes
-    check_model(merged, str(path))  # the probes may add anything to a model that was looked at
-    return merged
+    return bundle.read(model) + bundle.read(PROBES[model])

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from .contract import INPUT
 from .errors import SessionError, not_installed
 from .machine import usable_cores
+from .onnx_limits import check_model
 from .session_memory import VARIABLE, bounded, default_bound, was_exceeded
 
 if TYPE_CHECKING:
@@ -41,12 +42,13 @@ class Session(abc.ABC):
     outputs: tuple[str, ...]
     concurrent: bool = False
 
-    def __init__(self, model: bytes | Path, threads: int | None) -> None:
+    def __init__(self, model: bytes | Path, threads: int | None, name: str | None = None) -> None:
         if threads is not None and threads < 1:
             raise SessionError(f"threads={threads} must be at least 1")
-        self._name = "model" if isinstance(model, bytes) else str(model)
+        self._name = name or ("model" if isinstance(model, bytes) else str(model))
         if not isinstance(model, bytes) and not Path(model).is_file():
             raise SessionError(f"{self._name}: no such model file")
+        check_model(model, self._name)
         #: Named even by default: left to themselves, runtimes pin threads to cores, and complain
         #: on stderr where a container does not give them all.
         self._threads = threads or usable_cores()
@@ -135,6 +137,7 @@ class OnnxSession(Session):
         library: of further operators (:mod:`.native`).
         memory: most bytes of values that it may hold at once, whatever the model asks for; 0 for
             no bound; default: half of the machine's memory.
+        name: what errors call the model; default: its file's.
 
     Raises:
         SessionError: ONNX Runtime is missing or refuses the model, or it has another input.
@@ -151,13 +154,14 @@ class OnnxSession(Session):
         outputs: list[str] | None = None,
         library: Path | None = None,
         memory: int | None = None,
+        name: str | None = None,
     ) -> None:
         try:
             ort: Any = import_module("onnxruntime")  # it ships no types
         except ImportError as error:
             raise SessionError(not_installed("onnxruntime")) from error
 
-        super().__init__(model, threads)
+        super().__init__(model, threads, name)
         options, level = ort.SessionOptions(), ort.GraphOptimizationLevel
         options.graph_optimization_level = (
             level.ORT_ENABLE_ALL if optimize else level.ORT_DISABLE_ALL

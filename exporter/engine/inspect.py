@@ -6,7 +6,7 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from ...runtime.bundle import Bundle
+from ...runtime.bundle import MODEL, Bundle
 from ...runtime.engine import LAYERS, EngineRecord, engine_folder, read_json, read_record
 from ...runtime.errors import SessionError
 from ...runtime.sessions import OPENVINO
@@ -67,6 +67,7 @@ def inspect_bundle(path: Path) -> Inspection:
     layers, warnings = table.get("layers"), table.get("warnings")
     if not isinstance(layers, list) or not _are_warnings(warnings):
         raise ExportError(f"{where}: not a layer table of ours; run qmdd build again")
+    bundle.check_unchanged()
     found = [EngineLayer.from_dict(layer) for layer in layers]
     return Inspection(bundle, record, audit(plan, found, warnings or ()))
 
@@ -109,4 +110,4 @@ def _plan(bundle: Bundle) -> list[PlannedLayer]:
         return plan_of(bundle)
     import onnx
 
-    return planned_layers(onnx.load(bundle.model_path))
+    return planned_layers(onnx.load_from_string(bundle.read(MODEL)))
