@@ -1,0 +1,1 @@
+"""Runs that try to break qmdd; the short ones are tests (tests/hardening)."""
