@@ -81,3 +81,10 @@ def test_what_a_verification_missed() -> None:
         "strict: 1 verdicts flipped, a logit is off by 5.0e-01, the bar is 1e-05"
     )
     assert "no number" in missed({"parity": [tier(max_abs_logit_diff=None)]})
+
+
+def test_a_verification_that_is_none() -> None:
+    """What a device says is whatever it says."""
+    odd = [3, {"fallbacks": 1}, {"wrong_codes": "x", "tier": ["a"]}, {"max_abs_logit_diff": 1e400}]
+    assert missed({"parity": "all"}) == "nothing was compared"
+    assert missed({"parity": odd}).startswith(": a logit is no number")
