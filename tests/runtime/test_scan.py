@@ -283,6 +283,20 @@ def test_a_record_that_is_none(run, tmp_path: Path, text: str) -> None:
     assert run().kept == 0
 
 
+@pytest.mark.parametrize(
+    ("field", "value"), [("files", "many"), ("files", [1]), ("runtime", 3), ("threshold", "0.5")]
+)
+def test_a_record_with_a_field_of_another_kind(run, tmp_path: Path, field: str, value) -> None:
+    run()
+    record = tmp_path / "results" / "scan.json"
+    plain = json.loads(record.read_text())
+    plain["scan"][field] = value
+    record.write_text(json.dumps(plain))
+    with pytest.raises(ScanError, match="no record of a scan"):
+        run()
+    assert json.loads(record.read_text()) == plain
+
+
 def test_two_scans_at_once(run, tmp_path: Path) -> None:
     run()
     with locked(tmp_path / "results"), pytest.raises(ScanError, match="another scan is writing"):
