@@ -162,6 +162,8 @@ def _manifest_from_bytes(where: str, data: bytes) -> dict[str, Any]:
 
     try:
         manifest = json.loads(data.decode(), parse_constant=refuse)
+        # JSON can spell half a character; nothing can write it out again.
+        json.dumps(manifest, ensure_ascii=False).encode()
     except (ValueError, RecursionError) as error:
         raise BundleError(f"{where}: not JSON ({error}); {_AGAIN}") from error
     if not isinstance(manifest, dict):

@@ -209,8 +209,9 @@ def test_what_is_no_folder_is_refused(make_bundle: BundleFactory, tmp_path: Path
         b'{"threshold": Infinity}',
         b"[" * 100_000,
         b"1" * 10_000,
+        b'{"arch": "\\ud800"}',
     ],
-    ids=["empty", "cut", "utf-16", "bom", "binary", "nan", "infinity", "nested", "long"],
+    ids=["empty", "cut", "utf-16", "bom", "binary", "nan", "infinity", "nested", "long", "half"],
 )
 def test_what_is_not_json_is_refused(make_bundle: BundleFactory, data: bytes) -> None:
     with pytest.raises(BundleError, match=r"manifest\.json: (not JSON|must hold an object)"):
