@@ -11,12 +11,11 @@ import os
 import random
 import resource
 import sys
-import tempfile
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from .worker import TOO_MUCH, board_path, prepare
+from .worker import TOO_MUCH, board_path, prepare, scratch_folder
 
 #: Longest input.
 _MOST = 1 << 18
@@ -41,7 +40,7 @@ def main(words: list[str]) -> None:
         work, kind = Path(words[0]), KINDS[words[1]]
         workshop = Workshop(work)
         seeds = kind.seeds(workshop)
-        scratch = tempfile.TemporaryDirectory(prefix="qmdd-fuzz-")
+        scratch = scratch_folder()
         read = kind.reader(workshop, Path(scratch.name))
         for data in seeds:  # what is imported late
             judge(read, data)

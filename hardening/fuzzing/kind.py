@@ -34,7 +34,7 @@ class Kind:
         reader: makes the reader; the folder is its own, empty and thrown away.
         mutators: each case takes one of them, drawn evenly.
         guided: modules whose coverage guides (prefixes of names); empty: Python is not the parser.
-        share: of the long run's cases, in parts of all kinds'.
+        cases: of the long run.
         seconds: that one case may take.
     """
 
@@ -44,7 +44,7 @@ class Kind:
     reader: Callable[[Workshop, Path], Reader]
     mutators: tuple[Mutator, ...]
     guided: tuple[str, ...] = ()
-    share: float = 1.0
+    cases: int = 10_000
     seconds: float = 20.0
 
 

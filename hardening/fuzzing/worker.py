@@ -32,7 +32,7 @@ def main(words: list[str]) -> None:
     workshop = Workshop(work)
     seeds = kind.seeds(workshop)
     board = Board(board_path(work, kind.name))
-    with tempfile.TemporaryDirectory(prefix="qmdd-fuzz-") as scratch:
+    with scratch_folder() as scratch:
         read = kind.reader(workshop, Path(scratch))
         for data in seeds:
             outcome = judge(read, data)
@@ -61,6 +61,15 @@ def prepare() -> None:
     warnings.simplefilter("ignore")
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_AS, (_SPACE, _SPACE))
+
+
+def scratch_folder() -> tempfile.TemporaryDirectory[str]:
+    """A folder for the files of the cases: in memory where there is such a place."""
+    memory = Path("/dev/shm")  # noqa: S108 - a folder of its own in it
+    place = memory if os.access(memory, os.W_OK) else None
+    folder = tempfile.TemporaryDirectory(prefix="qmdd-fuzz-", dir=place)
+    tempfile.tempdir = folder.name  # what is read makes files, too
+    return folder
 
 
 def board_path(work: Path, kind: str) -> Path:

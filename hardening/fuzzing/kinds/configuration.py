@@ -91,7 +91,7 @@ KINDS = (
         _read_recipe,
         (mutate_words,),
         guided=("qmdd.calibration.recipe", "qmdd.models.config", "tomllib"),
-        share=3,
+        cases=80_000,
     ),
     Kind(
         "widths",
@@ -100,7 +100,7 @@ KINDS = (
         _read_widths,
         (mutate_json,),
         guided=("qmdd.calibration.layer_bits", "qmdd.models.config"),
-        share=3,
+        cases=60_000,
     ),
     Kind(
         "hosts",
@@ -109,6 +109,6 @@ KINDS = (
         _read_hosts,
         (mutate_words, mutate_bytes),
         guided=("qmdd.runtime.deploy.hosts",),
-        share=3,
+        cases=60_000,
     ),
 )

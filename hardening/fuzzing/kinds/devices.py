@@ -366,7 +366,7 @@ KINDS = (
         _read_answers,
         (_mutate_answers,),
         guided=("qmdd.runtime.deploy", "qmdd.cli.deployment", "qmdd.runtime.device"),
-        share=3,
+        cases=60_000,
     ),
     Kind(
         "facts",
@@ -375,7 +375,7 @@ KINDS = (
         _facts_reader,
         (mutate_json,),
         guided=("qmdd.runtime.device", "qmdd.runtime.doctor", "qmdd.runtime.deploy.fitness"),
-        share=2,
+        cases=60_000,
     ),
     Kind(
         "agent",
@@ -384,6 +384,6 @@ KINDS = (
         _read_agent,
         (_mutate_agent,),
         guided=("qmdd.runtime.deploy.agent",),
-        share=3,
+        cases=80_000,
     ),
 )

@@ -49,7 +49,7 @@ KINDS = (
         _read_foreign,
         (mutate_archive,),
         guided=("qmdd.models.foreign.read", "torch._weights_only_unpickler"),
-        share=2,
+        cases=40_000,
     ),
     Kind(
         "import",
@@ -57,7 +57,7 @@ KINDS = (
         _seeds("npr", "npr-legacy"),
         _read_import,
         (mutate_archive,),
-        share=1,
         seconds=60,
+        cases=10_000,
     ),
 )

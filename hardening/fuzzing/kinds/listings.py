@@ -130,7 +130,7 @@ KINDS = (
         _read_paths,
         (mutate_bytes, mutate_words),
         guided=("qmdd.runtime.inputs", "qmdd.runtime.listing"),
-        share=2,
+        cases=30_000,
     ),
     Kind(
         "names",
@@ -138,6 +138,6 @@ KINDS = (
         _names,
         _read_names,
         (_mutate_names,),
-        share=1,
+        cases=10_000,
     ),
 )

@@ -79,7 +79,7 @@ KINDS = (
         _pictures,
         _read_picture,
         (mutate_media,),
-        share=3,
+        cases=60_000,
     ),
     Kind(
         "video",
@@ -87,7 +87,7 @@ KINDS = (
         _clips,
         _read_clip,
         (_mutate_clip,),
-        share=0.5,
         seconds=60,
+        cases=5_000,
     ),
 )

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 from ..kind import Kind, Reader
 from ..mutators.protobuf import mutate_protobuf
-from ..workshop import Workshop
+from ..workshop import Workshop, entry_of
 
 
 def _read_session(_workshop: Workshop, _scratch: Path) -> Reader:
@@ -53,26 +54,17 @@ def _read_probes(workshop: Workshop, _scratch: Path) -> Reader:
     return read
 
 
-def _read_graph(_workshop: Workshop, scratch: Path) -> Reader:
+def _read_graph(workshop: Workshop, scratch: Path) -> Reader:
     from qmdd.exporter.engine.inspect import inspect_bundle
-    from qmdd.exporter.roofline import FUSIONS  # noqa: F401
     from qmdd.exporter.workload import layers_of_file
     from qmdd.runtime.bundle import manifest_bytes
-
-    from ..workshop import entry_of
 
     place = scratch / "bundle"
     place.mkdir()
     path = place / "model.onnx"
-    manifest = {
-        "schema": 1, "arch": "resnet23", "bits": 2, "target": "onnx", "threshold": 0.5,
-        "input": {"name": "image", "dtype": "uint8", "layout": "NCHW", "min_side": 32},
-        "output": {}, "files": {},
-    }  # fmt: skip
-    import json
-
-    held = json.loads(_workshop.file("manifest.json"))
-    manifest |= {"input": held["input"], "output": held["output"]}
+    held = json.loads(workshop.file("manifest.json"))
+    kept = ("schema", "arch", "bits", "threshold", "input", "output")
+    manifest = {**{key: held[key] for key in kept}, "target": "onnx"}
 
     def read(data: bytes) -> None:
         path.write_bytes(data)
@@ -91,8 +83,8 @@ KINDS = (
         lambda workshop: [workshop.file("model.onnx")],
         _read_session,
         (mutate_protobuf,),
-        share=0.5,
         seconds=60,
+        cases=4_000,
     ),
     Kind(
         "onnx-native",
@@ -100,8 +92,8 @@ KINDS = (
         lambda workshop: [workshop.file("model.native.onnx")],
         _read_native,
         (mutate_protobuf,),
-        share=0.5,
         seconds=60,
+        cases=10_000,
     ),
     Kind(
         "probes",
@@ -109,8 +101,8 @@ KINDS = (
         lambda workshop: [workshop.file("parity/probes.pb")],
         _read_probes,
         (mutate_protobuf,),
-        share=0.5,
         seconds=60,
+        cases=4_000,
     ),
     Kind(
         "onnx-graph",
@@ -118,7 +110,7 @@ KINDS = (
         lambda workshop: [workshop.file("model.onnx")],
         _read_graph,
         (mutate_protobuf,),
-        share=0.5,
         seconds=60,
+        cases=4_000,
     ),
 )

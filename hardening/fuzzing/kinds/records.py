@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import json
 import shutil
 from pathlib import Path
@@ -48,6 +49,9 @@ def _read_journal(_workshop: Workshop, scratch: Path) -> Reader:
     return read
 
 
+_SCANNED = ("/data/a.png", "/data/b.png")
+
+
 def _scan() -> dict[str, Any]:
     return {
         "manifest_sha256": "0" * 64,
@@ -60,8 +64,8 @@ def _scan() -> dict[str, Any]:
 
 
 def _scan_seeds(_workshop: Workshop) -> list[bytes]:
-    # Of the two files that _read_scan gives; another hash is another collection.
-    scan = {**_scan(), "files": 2, "inputs_sha256": "2" * 64}
+    listed = b"".join(f"{path}\0\0".encode() for path in _SCANNED)
+    scan = {**_scan(), "files": 2, "inputs_sha256": hashlib.sha256(listed).hexdigest()}
     return [json.dumps({"schema": 1, "bundle": "b", "scan": scan}, indent=2).encode()]
 
 
@@ -69,7 +73,7 @@ def _read_scan(_workshop: Workshop, scratch: Path) -> Reader:
     from qmdd.runtime.inputs import Input
     from qmdd.runtime.scan.record import RECORD, Scan, open_scan
 
-    inputs = [Input(Path("a.png")), Input(Path("b.png"))]
+    inputs = [Input(Path(path)) for path in _SCANNED]
     ours = Scan(**_scan())
 
     def read(data: bytes) -> None:
@@ -175,8 +179,6 @@ def _read_bench(workshop: Workshop, scratch: Path) -> Reader:
 
 
 def _reports(workshop: Workshop) -> list[bytes]:
-    import hashlib
-
     digest = hashlib.sha256(workshop.file("manifest.json")).hexdigest()
     manifest = json.loads(workshop.file("manifest.json"))
     plain = {
@@ -262,7 +264,7 @@ KINDS = (
         _read_journal,
         (mutate_json_lines, mutate_bytes),
         guided=("qmdd.runtime.watching.log", "qmdd.runtime.watching.found"),
-        share=2,
+        cases=50_000,
     ),
     Kind(
         "scan-record",
@@ -271,7 +273,7 @@ KINDS = (
         _read_scan,
         (mutate_json,),
         guided=("qmdd.runtime.scan.record",),
-        share=3,
+        cases=60_000,
     ),
     Kind(
         "scan-part",
@@ -279,7 +281,7 @@ KINDS = (
         _parts,
         _read_part,
         (mutate_ends, mutate_bytes),
-        share=2,
+        cases=20_000,
     ),
     Kind(
         "scan-inputs",
@@ -287,7 +289,7 @@ KINDS = (
         _list_seeds,
         _read_listing,
         (mutate_bytes,),
-        share=4,
+        cases=100_000,
     ),
     Kind(
         "bench",
@@ -296,7 +298,7 @@ KINDS = (
         _read_bench,
         (mutate_json,),
         guided=("qmdd.exporter.report", "qmdd.runtime.device.facts"),
-        share=3,
+        cases=40_000,
     ),
     Kind(
         "device-report",
@@ -305,7 +307,7 @@ KINDS = (
         _read_report,
         (mutate_json,),
         guided=("qmdd.exporter.report", "qmdd.runtime.comparing.facts", "qmdd.runtime.parity"),
-        share=3,
+        cases=40_000,
     ),
     Kind(
         "triton",
@@ -314,6 +316,6 @@ KINDS = (
         _read_config,
         (_mutate_config,),
         guided=("qmdd.exporter.triton.config", "qmdd.exporter.triton.settings"),
-        share=3,
+        cases=60_000,
     ),
 )
