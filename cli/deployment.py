@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .errors import printable
+from .errors import one_line, printable
 from .options import F
 from .output import print_json, print_line
 
@@ -65,7 +65,7 @@ def hosts_of(named: Sequence[str], list_: Path | None) -> list[Host]:
             [*(Host.parse(text) for text in named), *(read_hosts(list_) if list_ else ())]
         )
     except DeployError as error:
-        raise click.UsageError(printable(str(error))) from error
+        raise click.UsageError(one_line(str(error))) from error
     if not found:
         raise click.UsageError("name a host, or a list of them with --hosts")
     return found

@@ -119,7 +119,7 @@ def _check(code: object, said: str) -> None:
         raise NotRight(f"exit code {code}: {said[-1500:]}")
     if code == 1 and not any(line.startswith("qmdd: ") for line in lines):
         raise NotRight(f"exit code 1, and no line that says why: {said[-500:]}")
-    if any(len(line) > 4000 or not line.isprintable() for line in lines):
+    if any(len(line) > 8000 or not line.isprintable() for line in lines):
         raise NotRight(f"a line of {max(map(len, lines))} characters, or with control characters")
     if code:
         raise OSError(lines[-1] if lines else "refused")
