@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from .contract import INPUT
 from .errors import SessionError, not_installed
+from .external import keeps_data_elsewhere
 from .machine import usable_cores
 
 if TYPE_CHECKING:
@@ -45,6 +46,15 @@ class Session(abc.ABC):
         self._name = "model" if isinstance(model, bytes) else str(model)
         if not isinstance(model, bytes) and not Path(model).is_file():
             raise SessionError(f"{self._name}: no such model file")
+        try:
+            elsewhere = keeps_data_elsewhere(model)
+        except OSError as error:
+            raise SessionError(f"{self._name}: cannot be read: {error.strerror}") from error
+        if elsewhere:
+            raise SessionError(
+                f"{self._name}: keeps weights in another file, which nothing vouches for; export "
+                "the checkpoint anew"
+            )
         #: Named even by default: left to themselves, runtimes pin threads to cores, and complain
         #: on stderr where a container does not give them all.
         self._threads = threads or usable_cores()
