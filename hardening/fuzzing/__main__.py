@@ -28,7 +28,9 @@ _PACKAGES = (
 
 
 @click.command("fuzzing")
-@click.option("--cases", type=click.IntRange(min=1), metavar="N", help="In all; default: 1.2 million.")
+@click.option(
+    "--cases", type=click.IntRange(min=1), metavar="N", help="In all; default: 1.2 million."
+)
 @click.option(
     "--kind", "kinds", multiple=True, type=click.Choice(list(KINDS)), help="Only these; repeatable."
 )
@@ -40,7 +42,9 @@ _PACKAGES = (
     show_default=True,
     help="Seeds, faults, what is done so far: the same command goes on there.",
 )
-@click.option("--record", type=click.Path(path_type=Path), help="Write counts and versions to FILE.")
+@click.option(
+    "--record", type=click.Path(path_type=Path), help="Write counts and versions to FILE."
+)
 @click.option("--list", "list_", is_flag=True, help="List the kinds.")
 @click.option("--json", "as_json", is_flag=True, help="Print the record as JSON.")
 def command(
@@ -78,7 +82,10 @@ def command(
         names = ("cases", "refused", "accepted", *FAULTS)
         print_table(
             ("kind", *names),
-            [(kind, *(told.get(name, 0) for name in names)) for kind, told in result["kinds"].items()],
+            [
+                (kind, *(told.get(name, 0) for name in names))
+                for kind, told in result["kinds"].items()
+            ],
         )
         for fault in found:
             print_line(f"{fault['kind']} {fault['case']}: {fault['name']}, {fault['where']}")

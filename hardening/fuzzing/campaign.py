@@ -95,7 +95,9 @@ class Campaign:
         before = sum(one.cases for one in self.tallies.values())
         started = time.monotonic()
         while (done := board.look()[0]) < count:
-            fault = self._process(kind, tally.cases + done, count - done, guided, board, before, total)
+            fault = self._process(
+                kind, tally.cases + done, count - done, guided, board, before, total
+            )
             if fault is not None:
                 keep_fault(self.work / "faults", kind.name, fault, board.case())
                 board.look()
@@ -111,7 +113,14 @@ class Campaign:
         tally.seconds += time.monotonic() - started
 
     def _process(
-        self, kind: Kind, first: int, count: int, guided: bool, board: Board, before: int, total: int
+        self,
+        kind: Kind,
+        first: int,
+        count: int,
+        guided: bool,
+        board: Board,
+        before: int,
+        total: int,
     ) -> Outcome | None:
         """One process to its end; the fault that ended it, if one did."""
         words = [str(self.work), kind.name]
@@ -121,7 +130,7 @@ class Campaign:
             words = ["hardening.fuzzing.worker", *words, str(self.seed), str(first), str(count)]
         log = self.work / f"{kind.name}.log"
         with open(log, "ab") as said:
-            process = subprocess.Popen(
+            process = subprocess.Popen(  # noqa: S603 - this very project, no shell
                 [sys.executable, "-m", *words],
                 stdout=subprocess.DEVNULL,
                 stderr=said,

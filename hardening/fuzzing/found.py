@@ -1,7 +1,7 @@
 """Faults: kept while a run goes on, one of each sort, and afterwards in the tree as cases.
 
-A case is a file ``found/KIND/NAME.case``, gzip-packed; the test replays all of them. Every one broke
-qmdd once.
+A case is a file ``found/KIND/NAME.case``, gzip-packed; the test replays all of them. Every one
+broke qmdd once.
 """
 
 from __future__ import annotations
@@ -55,5 +55,7 @@ def keep_fault(folder: Path, kind: str, outcome: Outcome, data: bytes) -> None:
 
 def faults(folder: Path) -> list[dict[str, str]]:
     """What :func:`keep_fault` kept, without the details."""
-    told = (json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*/*.json")))
+    told = (
+        json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*/*.json"))
+    )
     return [{key: one[key] for key in ("kind", "case", "name", "where")} for one in told]

@@ -33,6 +33,7 @@ def main(words: list[str]) -> None:
     with atheris.instrument_imports(include=list(_guided(words[1]))):
         from .board import Board
         from .found import keep_fault
+        from .kind import changed
         from .kinds import KINDS
         from .outcome import FAULTS, MEMORY, MOST_MEMORY, Outcome, judge
         from .workshop import Workshop
@@ -63,11 +64,11 @@ def main(words: list[str]) -> None:
         if peak > MOST_MEMORY:
             os._exit(TOO_MUCH)
 
-    def changed(data: bytes, most: int, seed: int) -> bytes:
+    def change(data: bytes, most: int, seed: int) -> bytes:
         rng = random.Random(seed)
         if rng.random() < 0.5:
             return bytes(atheris.Mutate(data, most))[:most]
-        return rng.choice(kind.mutators)(rng, data, seeds)[:most]
+        return changed(kind, rng, data, seeds)[:most]
 
     options = [
         f"-runs={words[3]}",
@@ -79,7 +80,7 @@ def main(words: list[str]) -> None:
         f"-artifact_prefix={work}/",
         str(corpus),
     ]
-    atheris.Setup([sys.argv[0], *options], one, custom_mutator=changed)
+    atheris.Setup([sys.argv[0], *options], one, custom_mutator=change)
     atheris.Fuzz()
 
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from .mutators import Mutator
+from .mutators.plain import mutate_bytes
 from .workshop import Workshop
 
 #: Reads one input: returns if it is accepted, raises what the command line turns into a line if it
@@ -51,4 +52,12 @@ class Kind:
 def case_of(kind: Kind, seeds: Sequence[bytes], seed: int, number: int) -> bytes:
     """Case ``number`` of a run with ``seed``: always the same bytes."""
     rng = random.Random(f"{kind.name}:{seed}:{number}")
-    return rng.choice(kind.mutators)(rng, rng.choice(seeds), seeds)
+    return changed(kind, rng, rng.choice(seeds), seeds)
+
+
+def changed(kind: Kind, rng: random.Random, data: bytes, seeds: Sequence[bytes]) -> bytes:
+    """``data`` changed by one of the kind's mutators; by bytes where that one cannot read it."""
+    try:
+        return rng.choice(kind.mutators)(rng, data, seeds)
+    except Exception:  # noqa: BLE001 - what was changed before may be anything
+        return mutate_bytes(rng, data, seeds)

@@ -38,7 +38,7 @@ class Workshop:
 
     @functools.cached_property
     def bundle(self) -> Path:
-        """A bundle for CPUs with a native model, golden results, probes and the files of an engine."""
+        """A bundle for CPUs: native model, golden results, probes, the files of an engine."""
         place = self.folder / "bundle"
         if not place.exists():
             work = self.folder / f"bundle.{os.getpid()}"
@@ -52,7 +52,7 @@ class Workshop:
         return self._file(f"{form}.safetensors", lambda: _checkpoint(form))
 
     def foreign(self, form: str) -> Path:
-        """A file of ``torch.save``: ``npr``, or ``plain`` (a few tensors), each also ``-legacy``."""
+        """A file of ``torch.save``: ``npr`` or ``plain`` (few tensors), also with ``-legacy``."""
         return self._file(f"{form}.pth", lambda: _foreign(form))
 
     def picture(self, form: str, mode: str = "RGB") -> Path:
@@ -204,7 +204,7 @@ def _add_engine(place: Path) -> None:
         machine="x86_64",
         onnx_sha256=manifest["files"]["model.onnx"]["sha256"],
         engine_sha256=hashlib.sha256(engine).hexdigest(),
-        profile={name: (1, 3, 32, 32) for name in ("min", "opt", "max")},
+        profile=dict.fromkeys(("min", "opt", "max"), (1, 3, 32, 32)),
         options={"workspace_mib": 256},
         seconds={"build": 1.5},
         sizes={"engine": len(engine), "weights": 9, "activations": 9, "peak_memory": 9},

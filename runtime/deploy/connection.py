@@ -346,9 +346,7 @@ class Connection:
         if "refused" in found:
             raise DeployError(f"{self.host.label}: {found['refused']}")
         where = f"{found['where']}: " if found.get("where") else ""
-        raise DeviceOSError(
-            f"{self.host.label}: {where}{found.get('reason')}", error_number(found)
-        )
+        raise DeviceOSError(f"{self.host.label}: {where}{found.get('reason')}", error_number(found))
 
     def _lost(self) -> DeployError:
         """Why there is no connection (any more), from ssh's exit code and words."""

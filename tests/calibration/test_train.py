@@ -255,9 +255,7 @@ def _without(prefix: str) -> Callable[[bytes], bytes]:
     return change
 
 
-def _with(
-    name: str, change: Callable[[torch.Tensor], torch.Tensor]
-) -> Callable[[bytes], bytes]:
+def _with(name: str, change: Callable[[torch.Tensor], torch.Tensor]) -> Callable[[bytes], bytes]:
     """The state with another tensor in place of the one called ``name``."""
 
     def changed(data: bytes) -> bytes:

@@ -114,8 +114,13 @@ def test_words_without_end_are_not_kept(monkeypatch: pytest.MonkeyPatch) -> None
         def run(self, _arguments: Any, *, words: Any = None, **_options: Any) -> Any:
             for _ in range(30):
                 words("x" * (1 << 20))
-                lengths.append(sum(len(cell.cell_contents) for cell in words.__closure__
-                                   if isinstance(cell.cell_contents, str)))
+                lengths.append(
+                    sum(
+                        len(cell.cell_contents)
+                        for cell in words.__closure__
+                        if isinstance(cell.cell_contents, str)
+                    )
+                )
             raise DeployError("gone")
 
     work = Work(Talker())

@@ -166,6 +166,8 @@ def _opened(workshop: Workshop, scratch: Path) -> Any:
 
 
 def _read_sidecar(workshop: Workshop, scratch: Path) -> Reader:
+    import numpy as np
+
     from qmdd.cli.output import print_json
     from qmdd.runtime.bundle import MODEL
     from qmdd.runtime.device.facts import Facts
@@ -176,8 +178,6 @@ def _read_sidecar(workshop: Workshop, scratch: Path) -> Reader:
     from qmdd.runtime.golden_tiers import _fitting
     from qmdd.runtime.preprocess import kept
     from qmdd.runtime.sessions import TENSORRT, sides_for
-
-    import numpy as np
 
     bundle = _opened(workshop, scratch)
     path = bundle.path / ENGINE_FOLDER / "engine.json"

@@ -1,4 +1,4 @@
-"""Devices, the other end of ssh: what a hostile one answers, what lies on one, what it says of itself."""
+"""Devices, the other end of ssh: what one answers, what lies on it, what it says of itself."""
 
 from __future__ import annotations
 
@@ -181,7 +181,9 @@ def _actions(workshop: Workshop, scratch: Path) -> dict[str, Callable[[], None]]
 
             with contextlib.suppress(click.exceptions.Exit):
                 command.main(
-                    ["user@device", "--list", *more], standalone_mode=False, parent=click.Context(cli)
+                    ["user@device", "--list", *more],
+                    standalone_mode=False,
+                    parent=click.Context(cli),
                 )
 
     def diagnosed() -> None:
@@ -328,7 +330,10 @@ def _read_agent(_workshop: Workshop, scratch: Path) -> Reader:
     root = scratch / "device"
     for name in ("objects", "releases/r1/bundle", "envs/e1"):
         (root / name).mkdir(parents=True)
-    places = {b"deployed": "releases/r1/deployed.json", b"manifest": "releases/r1/bundle/manifest.json"}
+    places = {
+        b"deployed": "releases/r1/deployed.json",
+        b"manifest": "releases/r1/bundle/manifest.json",
+    }
 
     def read(data: bytes) -> None:
         what, _, held = data.partition(b"\n")

@@ -25,8 +25,12 @@ def _seeds(workshop: Workshop) -> list[bytes]:
     picture = workshop.picture("PNG").read_bytes()
     return [
         _HEAD + picture,
-        _HEAD.replace(b"origin: http://127.0.0.1:8000\n", b"") + workshop.picture("JPEG").read_bytes(),
-        _HEAD.replace(b"image/png", b"multipart/form-data; boundary=x") + form + picture[:40] + b"--x--",
+        _HEAD.replace(b"origin: http://127.0.0.1:8000\n", b"")
+        + workshop.picture("JPEG").read_bytes(),
+        _HEAD.replace(b"image/png", b"multipart/form-data; boundary=x")
+        + form
+        + picture[:40]
+        + b"--x--",
         _HEAD.replace(b"sec-fetch-site", b"x-gone") + picture,
         b"GET / HTTP/1.1\nhost: localhost\n\n",
         b"GET /api/bundle HTTP/1.1\nhost: [::1]:8000\n\n",

@@ -67,7 +67,9 @@ def mutate_pickle(rng: random.Random, data: bytes, seeds: Sequence[bytes]) -> by
         other = rng.randrange(len(operations))
         operations[at], operations[other] = operations[other], operations[at]
     elif kind == 3:  # BINGET, MARK, TUPLE and others, anywhere
-        operations.insert(at, rng.choice((b"(", b")", b"t", b"}", b"]", b"R", b"b", b"N", b"0", b"Q")))
+        operations.insert(
+            at, rng.choice((b"(", b")", b"t", b"}", b"]", b"R", b"b", b"N", b"0", b"Q"))
+        )
     elif kind == 4:
         places = [i for i, operation in enumerate(operations) if operation[:1] == b"c"]
         if places:
