@@ -8,7 +8,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from .kinds import KINDS
 from .outcome import CRASH, HANG, OUTCOMES, Outcome
 from .worker import TOO_MUCH, board_path
 
+_ROOT = Path(__file__).resolve().parents[2]
 #: Cases of one process; a new one frees what libraries keep.
 _PART = 20_000
 #: Seconds that a process may take to begin: it makes the seeds.
@@ -65,10 +66,21 @@ class Campaign:
         work: seeds, faults, what is done so far.
         seed: of all inputs.
         report: called with ``(kind, done, total)``.
+        kinds: all that there are; others than ours with a ``program`` that knows them.
+        program: a process's command line up to what :mod:`.worker` and :mod:`.guided` take.
     """
 
-    def __init__(self, work: Path, seed: int, report: Report | None = None) -> None:
+    def __init__(
+        self,
+        work: Path,
+        seed: int,
+        report: Report | None = None,
+        *,
+        kinds: Mapping[str, Kind] = KINDS,
+        program: Sequence[str] = (),
+    ) -> None:
         self.work, self.seed = work, seed
+        self.kinds, self.program = kinds, program
         self._say = report or (lambda _what, _done, _total: None)
         work.mkdir(parents=True, exist_ok=True)
         self._path = work / f"tally-{seed}.json"
@@ -83,7 +95,7 @@ class Campaign:
         for name, count in plan.items():
             tally = self.tallies.setdefault(name, Tally())
             while tally.cases < count:
-                self._part(KINDS[name], tally, min(_PART, count - tally.cases), total)
+                self._part(self.kinds[name], tally, min(_PART, count - tally.cases), total)
                 plain = {key: dataclasses.asdict(one) for key, one in self.tallies.items()}
                 write_atomically(self._path, json.dumps(plain, indent=1).encode())
 
@@ -91,7 +103,7 @@ class Campaign:
         path = board_path(self.work, kind.name)
         path.unlink(missing_ok=True)
         board = Board(path)
-        guided = bool(kind.guided) and available()
+        guided = bool(kind.guided) and available() and not self.program
         before = sum(one.cases for one in self.tallies.values())
         started = time.monotonic()
         while (done := board.look()[0]) < count:
@@ -125,17 +137,19 @@ class Campaign:
         """One process to its end; the fault that ended it, if one did."""
         words = [str(self.work), kind.name]
         if guided:
-            words = ["hardening.fuzzing.guided", *words, str(self.seed + first), str(count)]
+            words += [str(self.seed + first), str(count)]
         else:
-            words = ["hardening.fuzzing.worker", *words, str(self.seed), str(first), str(count)]
+            words += [str(self.seed), str(first), str(count)]
+        module = f"hardening.fuzzing.{'guided' if guided else 'worker'}"
+        path = os.pathsep.join(filter(None, [str(_ROOT), os.environ.get("PYTHONPATH", "")]))
         log = self.work / f"{kind.name}.log"
         with open(log, "ab") as said:
             process = subprocess.Popen(  # noqa: S603 - this very project, no shell
-                [sys.executable, "-m", *words],
+                [*(self.program or (sys.executable, "-m", module)), *words],
                 stdout=subprocess.DEVNULL,
                 stderr=said,
                 stdin=subprocess.DEVNULL,
-                env={**os.environ, "OMP_NUM_THREADS": "1"},
+                env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path},
             )
             late = self._watch(process, kind, board, before, total)
         if late:
@@ -169,7 +183,7 @@ def record_of(campaign: Campaign, faults: Sequence[dict[str, str]]) -> dict[str,
     kinds = {}
     for name, tally in campaign.tallies.items():
         kinds[name] = {
-            "what": KINDS[name].what,
+            "what": campaign.kinds[name].what,
             "cases": tally.cases,
             "guided": tally.guided,
             **{key: number for key, number in tally.outcomes.items() if number},

@@ -27,9 +27,9 @@ class Case(NamedTuple):
     data: bytes
 
 
-def cases() -> Iterator[Case]:
-    """Every case in the tree, by kind and name."""
-    for path in sorted(FOUND.glob(f"*/*{SUFFIX}")):
+def cases(folder: Path = FOUND) -> Iterator[Case]:
+    """Every case in the tree (or in ``folder``), by kind and name."""
+    for path in sorted(folder.glob(f"*/*{SUFFIX}")):
         yield Case(path.parent.name, path.stem, gzip.decompress(path.read_bytes()))
 
 

@@ -1,7 +1,7 @@
 """The same, guided by coverage: what reaches new lines of Python is changed further (atheris).
 
-``python -m hardening.fuzzing.guided WORK KIND SEED COUNT``. Half of the changes are the kind's own
-mutators', half libFuzzer's.
+``python -m hardening.fuzzing.guided WORK KIND SEED COUNT``. Two thirds of the changes are the kind's
+own mutators', the others libFuzzer's.
 """
 
 from __future__ import annotations
@@ -66,9 +66,11 @@ def main(words: list[str]) -> None:
 
     def change(data: bytes, most: int, seed: int) -> bytes:
         rng = random.Random(seed)
-        if rng.random() < 0.5:
+        if rng.random() < 1 / 3:
             return bytes(atheris.Mutate(data, most))[:most]
-        return changed(kind, rng, data, seeds)[:most]
+        # From a valid input as often as from what led somewhere new, which is mostly broken.
+        start = data if rng.random() < 0.5 else rng.choice(seeds)
+        return changed(kind, rng, start, seeds)[:most]
 
     options = [
         f"-runs={words[3]}",

@@ -9,7 +9,12 @@ import os
 import resource
 import sys
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .kind import Kind
 
 #: Of the address space: the machine must not run out of memory before the fault is seen.
 _SPACE = 8 << 30
@@ -17,8 +22,8 @@ _SPACE = 8 << 30
 TOO_MUCH = 3
 
 
-def main(words: list[str]) -> None:
-    """Try ``COUNT`` cases from ``FIRST`` on."""
+def main(words: list[str], kinds: Mapping[str, Kind] | None = None) -> None:
+    """Try ``COUNT`` cases from ``FIRST`` on; ``kinds`` in place of ours."""
     from .board import Board
     from .found import keep_fault
     from .kind import case_of
@@ -26,7 +31,7 @@ def main(words: list[str]) -> None:
     from .outcome import ACCEPTED, FAULTS, MEMORY, MOST_MEMORY, REFUSED, Outcome, judge
     from .workshop import Workshop
 
-    work, kind = Path(words[0]), KINDS[words[1]]
+    work, kind = Path(words[0]), (kinds or KINDS)[words[1]]
     seed, first, count = (int(word) for word in words[2:5])
     prepare()
     workshop = Workshop(work)

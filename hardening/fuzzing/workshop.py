@@ -11,6 +11,7 @@ import hashlib
 import io
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,11 +40,20 @@ class Workshop:
     @functools.cached_property
     def bundle(self) -> Path:
         """A bundle for CPUs: native model, golden results, probes, the files of an engine."""
-        place = self.folder / "bundle"
+        return self._bundle("bundle", "cpu", _add_engine)
+
+    @functools.cached_property
+    def portable(self) -> bytes:
+        """The model of the interchange form."""
+        place = self._bundle("portable", "onnx", lambda _place: None)
+        return (place / "model.onnx").read_bytes()
+
+    def _bundle(self, name: str, target: str, finish: Callable[[Path], None]) -> Path:
+        place = self.folder / name
         if not place.exists():
-            work = self.folder / f"bundle.{os.getpid()}"
-            _export(self.checkpoint("frozen"), work, self.picture("PNG"))
-            _add_engine(work)
+            work = self.folder / f"{name}.{os.getpid()}"
+            _export(self.checkpoint("frozen"), work, target, self.picture("PNG"))
+            finish(work)
             os.replace(work, place)
         return place
 
@@ -179,10 +189,10 @@ def _clip(codec: str, suffix: str) -> bytes:
     return out.getvalue()
 
 
-def _export(checkpoint: Path, place: Path, picture: Path) -> None:
+def _export(checkpoint: Path, place: Path, target: str, picture: Path) -> None:
     from qmdd.exporter.export import export_bundle
 
-    export_bundle(checkpoint, place, target="cpu", images=[picture], force=True)
+    export_bundle(checkpoint, place, target=target, images=[picture], force=True)
 
 
 def _add_engine(place: Path) -> None:

@@ -80,7 +80,7 @@ KINDS = (
     Kind(
         "onnx",
         "model.onnx, loaded and run by ONNX Runtime, optimiser on and off",
-        lambda workshop: [workshop.file("model.onnx")],
+        lambda workshop: [workshop.file("model.onnx"), workshop.portable],
         _read_session,
         (mutate_protobuf,),
         seconds=60,
@@ -107,7 +107,7 @@ KINDS = (
     Kind(
         "onnx-graph",
         "model.onnx as qmdd inspect and estimate read it, by onnx",
-        lambda workshop: [workshop.file("model.onnx")],
+        lambda workshop: [workshop.portable],
         _read_graph,
         (mutate_protobuf,),
         seconds=60,
