@@ -1,7 +1,7 @@
 """ONNX models that are read back from a bundle: whoever made it may have meant harm.
 
-The readers of graphs here expect what the exporter writes. Of anything else they may raise anything;
-what would make them run in circles is refused beforehand.
+The readers of graphs here expect what the exporter writes. Of anything else they may raise
+anything; what would make them run in circles is refused beforehand.
 """
 
 from __future__ import annotations

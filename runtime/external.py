@@ -1,7 +1,8 @@
 """Whether an ONNX file keeps weights in other files: no hash vouches for those, so none is read.
 
-In the file's protocol buffer such a tensor says where, as an entry whose key is ``location``. The key
-stands in plain bytes, whatever surrounds it, so that a search finds it without the onnx package.
+In the file's protocol buffer such a tensor says where, as an entry whose key is ``location``. The
+key stands in plain bytes, whatever surrounds it, so that a search finds it without the onnx
+package.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The same, guided by coverage: what reaches new lines of Python is changed further (atheris).
 
-``python -m hardening.fuzzing.guided WORK KIND SEED COUNT``. Two thirds of the changes are the kind's
-own mutators', the others libFuzzer's.
+``python -m hardening.fuzzing.guided WORK KIND SEED COUNT``. Two thirds of the changes are the
+kind's own mutators', the others libFuzzer's.
 """
 
 from __future__ import annotations

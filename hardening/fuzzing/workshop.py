@@ -98,13 +98,13 @@ def _detector(form: str) -> Detector:
     from qmdd.models.checkpoint import freeze
     from qmdd.models.registry import detector_from_config
 
-    made = {
+    made: dict[str, dict[str, Any]] = {
         "full": {"bits": 32},
         "binary": {"bits": 1, "cqb": False},
         "mobile": {"arch": "mobilenetv2", "bits": 4, "activation": "lsq", "weight": "lsq"},
         "npr": {"arch": "npr_resnet50", "bits": 32, "slr": False, "cqb": False},
     }
-    options: dict[str, Any] = made.get(form, {"bits": 2})
+    options = made.get(form, {"bits": 2})
     torch.manual_seed(1)
     detector = detector_from_config(DetectorConfig(width=WIDTH, **options))
     generator = torch.Generator().manual_seed(2)

@@ -72,7 +72,7 @@ def test_a_line_that_is_no_answer(line: bytes) -> None:
 
 @pytest.mark.parametrize("data", ["x", "====", "é"])
 def test_bytes_that_are_none(data: str) -> None:
-    with pytest.raises(DeployError, match="^user@device: a file's bytes arrive damaged"):
+    with pytest.raises(DeployError, match=r"^user@device: a file's bytes arrive damaged"):
         Told({"ok": True, "data": data}).read("a")
     assert Told({"ok": True, "data": None}).read("a") is None
     assert Told({"ok": True, "data": "YWI="}).read("a") == b"ab"
@@ -80,7 +80,7 @@ def test_bytes_that_are_none(data: str) -> None:
 
 @pytest.mark.parametrize("number", ["28", -1, 1e9, None, [1], 10**20])
 def test_an_error_with_a_number_that_is_none(number: object) -> None:
-    with pytest.raises(DeviceOSError, match="^user@device: full$") as caught:
+    with pytest.raises(DeviceOSError, match=r"^user@device: full$") as caught:
         Told({"ok": False, "errno": number, "reason": "full"}).ask("list")
     assert caught.value.errno == 0
 
@@ -98,7 +98,7 @@ OPEN = {"root": "/home/u/qmdd", "free": 5}
 
 
 def test_more_of_a_file_than_there_is_does_not_count() -> None:
-    """What nobody asked for does not either; both would be sent as nothing, and said to be there."""
+    """What nobody asked for does not either; both would be left out, and said to be there."""
     item = SimpleNamespace(sha256="aa", size=4, open=lambda: io.BytesIO(b"abcd"))
     told = Told({"ok": True, "have": {"aa": 9, "bb": 1 << 40}}, {"ok": True})
     outcome = Outcome(told.host)

@@ -125,7 +125,7 @@ def test_protocol_buffers_come_back() -> None:
     assert fields is not None
     assert bytes_of(fields) == data
     assert fields_of(data[:-1]) is None
-    assert mutate_protobuf(random.Random(1), data, [data]) != data
+    assert mutate_protobuf(random.Random(1), data, [data]) != data  # noqa: S311
 
 
 def test_outcomes() -> None:

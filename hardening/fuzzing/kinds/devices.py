@@ -9,7 +9,7 @@ import random
 import threading
 import time
 import types
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -123,7 +123,7 @@ def _facts() -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def _reached_by(connect: Callable[..., Any]):  # type: ignore[no-untyped-def]
+def _reached_by(connect: Callable[..., Any]) -> Iterator[None]:
     """Everything that connects gets ``connect``."""
     from qmdd.runtime.deploy import deployment, look, releases
 

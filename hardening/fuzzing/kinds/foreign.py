@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from ..kind import Kind, NotRight, Reader
@@ -37,7 +38,7 @@ def _read_import(_workshop: Workshop, scratch: Path) -> Reader:
     return read
 
 
-def _seeds(*forms: str):  # type: ignore[no-untyped-def]
+def _seeds(*forms: str) -> Callable[[Workshop], list[bytes]]:
     return lambda workshop: [workshop.foreign(form).read_bytes() for form in forms]
 
 

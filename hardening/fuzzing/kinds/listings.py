@@ -8,7 +8,7 @@ import itertools
 import os
 import random
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from ..kind import Kind, NotRight, Reader
@@ -43,7 +43,7 @@ def _read_paths(_workshop: Workshop, scratch: Path) -> Reader:
             listed = list(itertools.islice(read_list(io.BytesIO(data), null=null), _MOST))
             texts = [str(item.path) for item in listed]
             here = [item for item in listed if _inside(str(item.path))]
-            with contextlib.chdir(scratch) if hasattr(contextlib, "chdir") else _within(scratch):
+            with _within(scratch):  # contextlib.chdir is of Python 3.11
                 patterns = [text for text in texts if _inside(text) and text != "-"]
                 for item in itertools.islice(find_inputs(["-", *patterns], here), 4 * _MOST):
                     if not isinstance(item, Input):
@@ -53,7 +53,7 @@ def _read_paths(_workshop: Workshop, scratch: Path) -> Reader:
 
 
 @contextlib.contextmanager
-def _within(folder: Path):  # type: ignore[no-untyped-def]
+def _within(folder: Path) -> Iterator[None]:
     before = os.getcwd()
     os.chdir(folder)
     try:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+from collections.abc import Sequence
 from pathlib import Path
 
 from ..kind import Kind, NotRight, Reader
@@ -49,7 +51,7 @@ def _clips(workshop: Workshop) -> list[bytes]:
     return [suffix.encode() + b"\n" + workshop.clip(c, suffix).read_bytes() for c, suffix in _CLIPS]
 
 
-def _mutate_clip(rng, data, seeds):  # type: ignore[no-untyped-def]
+def _mutate_clip(rng: random.Random, data: bytes, seeds: Sequence[bytes]) -> bytes:
     name, _, rest = data.partition(b"\n")
     return name + b"\n" + mutate_media(rng, rest, [seed.partition(b"\n")[2] for seed in seeds])
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
+import random
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -248,7 +250,7 @@ def _read_config(_workshop: Workshop, scratch: Path) -> Reader:
     return read
 
 
-def _mutate_config(rng, data, seeds):  # type: ignore[no-untyped-def]
+def _mutate_config(rng: random.Random, data: bytes, seeds: Sequence[bytes]) -> bytes:
     """The first line holds JSON."""
     first, _, rest = data.partition(b"\n")
     if rng.random() < 0.2 or not first.startswith(b"# qmdd "):

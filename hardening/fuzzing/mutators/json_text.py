@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from .plain import NUMBERS, mutate_bytes
@@ -23,6 +23,13 @@ _TEXTS = (
     *("{}", "{0.__class__}", "\ud800", "\udcff", "\u0663", "\u2028", "é" * 300, "x" * 5000),
     *("true", "None", "0", "1e999", "nan", "model.onnx", "manifest.json", "a\\b", "a:b"),
 )
+
+
+#: A value of another type, made of one of this type.
+_OTHER: dict[type, Callable[[Any], Any]] = {
+    **{bool: str, int: float, float: str, str: len},
+    **{list: str, dict: list},
+}
 
 
 def mutate_json(rng: random.Random, data: bytes, seeds: Sequence[bytes]) -> bytes:
@@ -88,9 +95,7 @@ def _value(rng: random.Random, held: Any, raw: list[str]) -> Any:
     if kind == 4:
         return rng.choice((0.0, -0.0, 0.5, -1.5, 1e-320, 1e38, 1e308, -1e308, 3.0))
     if kind == 5:  # the same in another type
-        return {"bool": str, "int": float, "float": str, "str": len, "list": str, "dict": list}.get(
-            type(held).__name__, str
-        )(held)
+        return _OTHER.get(type(held), str)(held)
     if isinstance(held, int):
         return held + rng.choice((-2, -1, 1, 2, held))
     if isinstance(held, str):
