@@ -29,6 +29,8 @@ GOLDEN = "parity/golden.safetensors"
 MAX_MANIFEST_BYTES = 4 << 20
 #: A larger file is refused unread (2 GiB is also the limit of an ONNX file).
 MAX_FILE_BYTES = 2 << 30
+#: More files, or bytes of all of them, no bundle of ours has: hashing them would take for ever.
+MAX_FILES, MAX_ALL_BYTES = 1000, 8 << 30
 #: No image has a longer side, so no manifest may ask for one.
 MAX_SIDE = 1 << 16
 
@@ -87,6 +89,8 @@ class Bundle:
         _check_manifest(where, manifest)
         for name, entry in manifest["files"].items():
             _check_entry(where, name, entry)
+        _check_total(where, manifest["files"])
+        for name, entry in manifest["files"].items():
             _check_file(folder, name, entry, check)
         return cls(folder, manifest)
 
@@ -219,6 +223,16 @@ def _check_entry(where: str, name: str, entry: object) -> None:
         or not _HASH.fullmatch(entry["sha256"])
     ):
         raise BundleError(f"{where}: {name!r} needs its sha256 (64 hex digits) and bytes; {_AGAIN}")
+
+
+def _check_total(where: str, files: dict[str, dict[str, Any]]) -> None:
+    """Names may be links to one large file: each would be read anew."""
+    total = sum(entry["bytes"] for entry in files.values())
+    if len(files) > MAX_FILES or total > MAX_ALL_BYTES:
+        raise BundleError(
+            f"{where}: lists {len(files):,} files of {total >> 20:,} MiB, so not one of ours; "
+            f"{_AGAIN}"
+        )
 
 
 def _inside(folder: Path, name: str, missing: str) -> Path:
