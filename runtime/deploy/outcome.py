@@ -101,6 +101,11 @@ def write_report(bundle: Path, outcome: Outcome) -> Path:
     path = report_path(bundle, outcome.host)
     now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     data = {**outcome.to_dict(), "time": now}
+    if path.parent.is_symlink():  # the bundle may have come from elsewhere
+        raise DeployError(
+            f"{path.parent}: leads elsewhere, so the report is not written; the deployment itself "
+            "stands"
+        )
     try:
         path.parent.mkdir(exist_ok=True)
         write_atomically(path, json.dumps(data, indent=2, sort_keys=True).encode() + b"\n")
