@@ -63,8 +63,8 @@ def check_model(model: bytes | str | os.PathLike[str], name: str | None = None) 
         size = os.fstat(file.fileno()).st_size
         if size > MAX_MODEL_BYTES:
             _refuse(where, f"{size >> 20} MiB, more than {MAX_MODEL_BYTES >> 20} MiB")
-        if not size:
-            _refuse(where, "empty")
+        if not size:  # nothing that could be mapped
+            raise BundleError(f"{where}: cannot be loaded: the file is empty; copy it again")
         with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
             _check(data, where)
 
@@ -75,7 +75,8 @@ def _check(data: _Bytes, where: str) -> None:
     try:
         _Walk(data, where).model()
     except (IndexError, ValueError) as error:
-        raise BundleError(f"{where}: no ONNX model, or a cut one; copy it again") from error
+        said = "cannot be loaded: no ONNX model, or a cut one; copy it again"
+        raise BundleError(f"{where}: {said}") from error
 
 
 def _refuse(where: str, what: str) -> None:
@@ -195,6 +196,8 @@ class _Walk:
             if self._left < 0:
                 _refuse(self._where, f"more than {MAX_FIELDS:,} fields")
             tag, at = self._number(at)
+            if tag >> 32:  # some readers of protobuf would drop the upper bits, others refuse
+                raise ValueError("a field's number has more than 29 bits")
             kind = tag & 7
             if kind == _LENGTH:
                 length = data[at]

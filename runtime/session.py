@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .contract import INPUT
-from .errors import SessionError, not_installed
+from .errors import BundleError, SessionError, not_installed
 from .machine import usable_cores
 from .onnx_limits import check_model
 from .session_memory import VARIABLE, bounded, default_bound, was_exceeded
@@ -48,7 +48,12 @@ class Session(abc.ABC):
         self._name = name or ("model" if isinstance(model, bytes) else str(model))
         if not isinstance(model, bytes) and not Path(model).is_file():
             raise SessionError(f"{self._name}: no such model file")
-        check_model(model, self._name)
+        try:
+            check_model(model, self._name)
+        except BundleError as error:
+            raise SessionError(str(error)) from error
+        except OSError as error:
+            raise SessionError(f"{self._name}: cannot be read: {error.strerror}") from error
         #: Named even by default: left to themselves, runtimes pin threads to cores, and complain
         #: on stderr where a container does not give them all.
         self._threads = threads or usable_cores()

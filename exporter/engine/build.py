@@ -107,6 +107,8 @@ def build_engine(
     say("reading the bundle", 0, 1)
     bundle = Bundle.open(path)
     check_model(bundle.model_path)
+    if (bundle.path / FOLDER).is_symlink():  # the bundle may have come from elsewhere
+        raise BuildError(f"{bundle.path / FOLDER}: a link, so no engine is added; remove it")
     chosen, engine = engine_target(bundle, target)
     plan = plan_of(bundle)
     profile = _profile(bundle, batch, side)

@@ -10,6 +10,7 @@ of zero makes any number of a single one).
 from __future__ import annotations
 
 import hashlib
+import os
 import pickle
 import re
 import stat
@@ -28,6 +29,8 @@ from ..errors import CheckpointError
 MAX_ENTRIES = 20_000
 #: Longest name of a tensor.
 MAX_NAME = 120
+#: So many numbers a file may claim beyond two for each of its bytes.
+_SPARE = 1 << 22
 #: Under these names a training script keeps the weights beside other things.
 WRAPPERS = ("state_dict", "model", "model_state_dict")
 #: What ``torch.nn.DataParallel`` puts before every name.
@@ -65,13 +68,13 @@ def read_foreign(path: Path) -> ForeignFile:
     try:
         _check_kind(path)
         with path.open("rb") as stream:
-            sha256 = _sha256(stream)
+            sha256, size = _sha256(stream), os.fstat(stream.fileno()).st_size
             loaded = _load(path, stream)
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read: {error.strerror or error}") from error
     state, beside = _unwrapped(path, loaded)
     del loaded
-    found, converted = _plain(path, state)
+    found, converted = _plain(path, state, size)
     if all(key.startswith(PARALLEL) for key in found):
         found = {key.removeprefix(PARALLEL): tensor for key, tensor in found.items()}
     return ForeignFile(found, beside, converted, sha256)
@@ -188,7 +191,7 @@ def _name(key: object) -> str:
     return key if len(key) <= MAX_NAME else f"{key[:40]}..."
 
 
-def _plain(path: Path, state: dict[str, Any]) -> tuple[dict[str, Tensor], int]:
+def _plain(path: Path, state: dict[str, Any], size: int) -> tuple[dict[str, Tensor], int]:
     """Every tensor checked, as float32 or int64; the number of those that were another width."""
     if len(state) > MAX_ENTRIES:
         raise CheckpointError(f"{path}: {len(state):,} tensors; more than any network has")
@@ -199,9 +202,14 @@ def _plain(path: Path, state: dict[str, Any]) -> tuple[dict[str, Tensor], int]:
         strange = tensor.layout != torch.strided or tensor.is_quantized or tensor.is_complex()
         if strange or tensor.device.type != "cpu" or tensor.dtype == torch.bool:
             raise CheckpointError(f"{path}: {key} is no plain tensor of numbers ({tensor.dtype})")
-        claimed += tensor.numel() * 8
-    if claimed > 2 * MAX_BYTES:
-        raise CheckpointError(f"{path}: its tensors claim {claimed >> 20:,} MiB; not read")
+        claimed += tensor.numel()
+    # Weights that are shared are counted twice, a stride of zero as often as it likes.
+    if claimed > 2 * size + _SPARE:
+        raise CheckpointError(
+            f"{path}: its tensors claim {claimed:,} numbers, the file has {size:,} bytes; not read"
+        )
+    if claimed * 8 > 2 * MAX_BYTES:
+        raise CheckpointError(f"{path}: its tensors claim {claimed:,} numbers; not read")
     found, converted = {}, 0
     for key in list(state):
         tensor = state.pop(key)  # given up when its copy is made: both at once are twice the memory

@@ -168,6 +168,16 @@ def test_one_build_at_a_time(make_bundle) -> None:
         os.close(handle)
 
 
+def test_no_engine_is_added_through_a_link(make_bundle, tmp_path: Path) -> None:
+    """A bundle that somebody else made may lead anywhere."""
+    folder = make_bundle()
+    (tmp_path / "elsewhere").mkdir()
+    (folder / "engine").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(BuildError, match="engine: a link"):
+        build_engine(folder)
+    assert not any((tmp_path / "elsewhere").iterdir())
+
+
 def test_progress_grows_to_the_end(rtx, make_bundle) -> None:
     told: list[tuple[str, int, int]] = []
     build_engine(make_bundle(), report=lambda *event: told.append(event))

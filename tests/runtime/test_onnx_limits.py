@@ -16,8 +16,9 @@ from onnx import TensorProto, helper, numpy_helper
 
 from qmdd.runtime import onnx_limits
 from qmdd.runtime.bundle import Bundle
-from qmdd.runtime.errors import BundleError
+from qmdd.runtime.errors import BundleError, SessionError
 from qmdd.runtime.onnx_limits import check_model
+from qmdd.runtime.sessions import open_session
 
 ModelFactory = Callable[..., bytes]
 BundleFactory = Callable[..., Path]
@@ -130,6 +131,18 @@ def test_what_none_of_our_models_holds_is_refused(what: str) -> None:
         check_model(model.SerializeToString(), "m.onnx")
 
 
+@pytest.mark.parametrize(
+    "tag", [b"\x6a", b"\xea\x00", b"\xea\x80\x80\x80\x00", b"\xea\x80\x80\x80\x10"]
+)
+def test_numbers_that_are_spelt_at_length_hide_nothing(tag: bytes) -> None:
+    """Protobuf's readers take them for the same; of five bytes they drop the upper bits."""
+    entry = b"\x0a\x08location\x12\x01w"
+    tensor = tag + bytes([len(entry)]) + entry
+    graph = b"\x2a" + bytes([len(tensor)]) + tensor
+    with pytest.raises(BundleError, match=r"another file|no ONNX model"):
+        check_model(b"\x3a" + bytes([len(graph)]) + graph)
+
+
 def test_a_graph_in_parts_counts_as_one(make_model: ModelFactory) -> None:
     """Protobuf merges messages written one behind the other: half here, half in the probes."""
     half = _model([helper.make_node("Neg", ["a"], ["b"])] * (onnx_limits.MAX_OPERATORS // 2 + 9))
@@ -167,6 +180,16 @@ def test_our_models_pass(make_model: ModelFactory, tmp_path: Path) -> None:
     check_model(path)
 
 
+def test_an_empty_file_and_the_word_alone(tmp_path: Path, make_model: ModelFactory) -> None:
+    (tmp_path / "empty").touch()
+    with pytest.raises(BundleError, match="empty"):
+        check_model(tmp_path / "empty")
+    model = onnx.load_from_string(make_model())
+    model.doc_string = "location"
+    model.graph.initializer[0].doc_string = "location"
+    check_model(model.SerializeToString())
+
+
 def test_a_bundle_is_held_to_it(
     make_bundle: BundleFactory, tiny_manifest: Callable[[], Any]
 ) -> None:
@@ -182,8 +205,8 @@ def test_a_bundle_is_held_to_it(
     }
     folder = make_bundle(manifest)
     (folder / "model.onnx").write_bytes(data)
-    with pytest.raises(BundleError, match=r"model\.onnx: [\d,]+ operators, more than"):
-        Bundle.open(folder)
+    with pytest.raises(SessionError, match=r"model\.onnx: [\d,]+ operators, more than"):
+        open_session(Bundle.open(folder))
 
 
 @given(data=st.data())
