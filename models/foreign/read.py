@@ -3,8 +3,8 @@
 ``torch.save`` writes pickles, and unpickling calls whatever a pickle names. ``torch.load`` with
 ``weights_only=True`` has an unpickler of its own that builds tensors, numbers, texts, lists and
 dictionaries and refuses every other name. What it leaves to its caller is looked at here: how large
-a file is, how large a zip says its entries are, how many numbers a tensor claims to have (a stride
-of zero makes any number of a single one).
+a file is, how many steps it takes (:mod:`.steps`), how large a zip says its entries are, how many
+numbers a tensor claims to have (a stride of zero makes any number of a single one).
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from torch import Tensor
 
 from ..bounded import MAX_BYTES, not_finite
 from ..errors import CheckpointError
+from .steps import check_steps
 
 #: More entries of a zip, or tensors, than any checkpoint of a network has.
 MAX_ENTRIES = 20_000
@@ -114,6 +115,7 @@ def _load(path: Path, stream: IO[bytes]) -> Any:
         _check_zip(path, stream)
     elif head[:1] != _LEGACY:
         raise CheckpointError(f"{path}: not a file that torch.save wrote; name a .pth or .pth.tar")
+    check_steps(path, stream, zipped=head[: len(_ZIP)] == _ZIP)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
