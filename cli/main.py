@@ -16,6 +16,7 @@ from typing import Any
 
 import click
 
+from .compiler_cache import private_compiler_cache
 from .errors import EXTRAS, State, Terminated, explain, finish_stdout
 from .options import debug_option
 
@@ -132,7 +133,8 @@ def main() -> None:
     """Entry point of the script ``qmdd``."""
     # SIGTERM (a container that is stopped) unwinds like Ctrl-C, so that nothing half-written stays.
     signal.signal(signal.SIGTERM, _terminate)
-    cli.main(prog_name="qmdd")
+    with private_compiler_cache():
+        cli.main(prog_name="qmdd")
 
 
 if __name__ == "__main__":

@@ -125,7 +125,8 @@ def _device(facts: Facts, digest: str, *, quantized: bool) -> dict[str, Any]:
     tiers = [on_device(tier, quantized=quantized) for tier in facts.objects("verify", "parity")[:8]]
     benched = bench_rows(Facts(facts.table("bench")))
     return {
-        "host": facts.text("host", "destination") or "unnamed",
+        # Without the user's name: a report is made to be passed on.
+        "host": facts.text("host", "destination").rpartition("@")[2] or "unnamed",
         "machine": facts.text("facts", "jetson", "model")
         or facts.text("bench", "machine", "processor"),
         "state": facts.text("state"),

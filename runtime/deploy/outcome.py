@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import re
 import time
 from collections.abc import Mapping
@@ -93,14 +94,14 @@ def report_path(bundle: Path, host: Host) -> Path:
 
 
 def write_report(bundle: Path, outcome: Outcome) -> Path:
-    """Keep a deployment's report in the bundle; its time is this machine's.
+    """Keep a deployment's report in the bundle; its time is this machine's. No home is named.
 
     Raises:
         DeployError: it cannot be written.
     """
     path = report_path(bundle, outcome.host)
     now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-    data = {**outcome.to_dict(), "time": now}
+    data = without_homes({**outcome.to_dict(), "time": now})
     if path.parent.is_symlink():  # the bundle may have come from elsewhere
         raise DeployError(
             f"{path.parent}: leads elsewhere, so the report is not written; the deployment itself "
@@ -115,6 +116,25 @@ def write_report(bundle: Path, outcome: Outcome) -> Path:
             "itself stands"
         ) from error
     return path
+
+
+def without_homes(report: dict[str, Any]) -> dict[str, Any]:
+    """``report`` with ``~`` for the home folders, the device's and ours: a bundle travels."""
+    theirs = Facts(report).text("facts", "user", "home")
+    homes = [home for home in (theirs, os.path.expanduser("~")) if len(home.strip("/")) > 1]
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: plain(inner) for key, inner in value.items()}
+        if isinstance(value, list):
+            return [plain(inner) for inner in value]
+        if isinstance(value, str):
+            for home in homes:
+                value = re.sub(rf"{re.escape(home.rstrip('/'))}(?![\w.-])", "~", value)
+        return value
+
+    cleaned: dict[str, Any] = plain(report)
+    return cleaned
 
 
 def missed(found: Mapping[str, Any]) -> str:

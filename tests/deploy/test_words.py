@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -99,3 +100,19 @@ def test_a_report_is_not_written_through_a_link(tmp_path: Path) -> None:
     with pytest.raises(DeployError, match="leads elsewhere"):
         write_report(tmp_path / "bundle", Outcome(Host("me@box")))
     assert not any((tmp_path / "elsewhere").iterdir())
+
+
+def test_a_report_names_no_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A bundle is passed on with its reports."""
+    monkeypatch.setenv("HOME", "/home/ours")
+    outcome = Outcome(Host.parse("edge"), log="/home/ours/tmp/a.log", error="in /srv/home/theirs2")
+    outcome.facts = {
+        "user": {"home": "/srv/home/theirs/"},
+        "python": ["/srv/home/theirs/bin/python", "/srv/home/theirs", "/srv/home/theirs2/x", 3],
+    }
+    text = write_report(tmp_path, outcome).read_text()
+    assert "/home/ours" not in text
+    assert json.loads(text)["facts"]["python"] == ["~/bin/python", "~", "/srv/home/theirs2/x", 3]
+    assert json.loads(text)["error"] == "in /srv/home/theirs2"
+    outcome.facts = {"user": {"home": "/"}, "python": "/bin/python"}
+    assert '"/bin/python"' in write_report(tmp_path, outcome).read_text()
