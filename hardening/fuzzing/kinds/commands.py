@@ -134,6 +134,6 @@ KINDS = (
         _read,
         (_mutate,),
         seconds=60,
-        cases=5_000,
+        cases=2_000,
     ),
 )

@@ -84,7 +84,7 @@ KINDS = (
         _read_session,
         (mutate_protobuf,),
         seconds=60,
-        cases=4_000,
+        cases=2_000,
     ),
     Kind(
         "onnx-native",
@@ -102,7 +102,7 @@ KINDS = (
         _read_probes,
         (mutate_protobuf,),
         seconds=60,
-        cases=4_000,
+        cases=2_000,
     ),
     Kind(
         "onnx-graph",
@@ -111,6 +111,6 @@ KINDS = (
         _read_graph,
         (mutate_protobuf,),
         seconds=60,
-        cases=4_000,
+        cases=2_000,
     ),
 )
