@@ -135,6 +135,6 @@ KINDS = (
         _states,
         _read_state,
         (mutate_safetensors,),
-        cases=10_000,
+        cases=5_000,
     ),
 )

@@ -59,6 +59,6 @@ KINDS = (
         _read_import,
         (mutate_archive,),
         seconds=60,
-        cases=10_000,
+        cases=5_000,
     ),
 )

@@ -93,7 +93,7 @@ KINDS = (
         _read_native,
         (mutate_protobuf,),
         seconds=60,
-        cases=10_000,
+        cases=5_000,
     ),
     Kind(
         "probes",
