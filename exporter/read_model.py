@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..runtime.errors import RuntimeFailure
+from ..runtime.onnx_limits import check_model
 from ..runtime.session import one_line
 from .errors import ExportError
 
@@ -20,15 +21,26 @@ if TYPE_CHECKING:
 
 
 def model_of_file(path: Path) -> onnx.ModelProto:
-    """The model in ``path``, data in other files left alone; each tensor is made before it is read.
+    """The model in the file ``path``, as :func:`model_of`."""
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise ExportError(f"{path}: cannot be read: {error.strerror or error}") from error
+    return model_of(data, path)
+
+
+def model_of(data: bytes, path: Path) -> onnx.ModelProto:
+    """The model in ``data``, the bytes of ``path``; each tensor is made before it is read.
 
     Raises:
         ExportError: it cannot be read, or its graph is none that can run.
+        BundleError: see :func:`~..runtime.onnx_limits.check_model`.
     """
     import onnx
 
+    check_model(data, str(path))
     try:
-        model = onnx.load(path, load_external_data=False)
+        model = onnx.load_from_string(data)
     except Exception as error:  # protobuf raises errors of its own, and ships no types
         raise ExportError(f"{path}: not a readable ONNX model ({one_line(error)})") from error
     _check_order(path, model)

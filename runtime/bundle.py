@@ -7,6 +7,7 @@ bounded, and every file that the manifest lists must have the SHA-256 that stand
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import os
 import re
@@ -35,6 +36,9 @@ MAX_FILES, MAX_ALL_BYTES = 1000, 8 << 30
 MAX_SIDE = 1 << 16
 
 _AGAIN = "copy the bundle again or export it anew"
+#: How often a bundle that is replaced while it is being opened is opened anew.
+_TRIES = 5
+_CHANGED = "the bundle was replaced meanwhile; run the same command again"
 _HASH = re.compile(r"[0-9a-f]{64}")
 #: Another contract needs another runtime.
 _CONTRACT = {"input": INPUT, "output": OUTPUT}
@@ -63,14 +67,16 @@ class Bundle:
     Attributes:
         path: its folder.
         manifest: what ``manifest.json`` holds; keys that are not known here are kept.
+        manifest_sha256: of that file's bytes; it vouches for all files.
     """
 
     path: Path
     manifest: dict[str, Any]
+    manifest_sha256: str = ""
 
     @classmethod
     def open(cls, path: str | os.PathLike[str], *, check: bool = True) -> Bundle:
-        """Open the bundle in folder ``path``.
+        """Open the bundle in folder ``path``; if it is replaced meanwhile, the new one.
 
         Args:
             check: compare every listed file's SHA-256; without it, names and sizes only.
@@ -84,15 +90,48 @@ class Bundle:
             raise BundleError(f"{folder}: no such bundle; `qmdd export` makes one")
         if not folder.is_dir():
             raise BundleError(f"{folder}: not a folder; give the bundle's folder, not a file of it")
-        where = f"{folder / MANIFEST}"
-        manifest = _manifest_from_bytes(where, _read_manifest(folder))
-        _check_manifest(where, manifest)
-        for name, entry in manifest["files"].items():
-            _check_entry(where, name, entry)
-        _check_total(where, manifest["files"])
-        for name, entry in manifest["files"].items():
-            _check_file(folder, name, entry, check)
-        return cls(folder, manifest)
+        data, tries = _read_manifest(folder), _TRIES
+        while True:
+            try:
+                manifest = _checked(folder, data, check)
+            except BundleError:
+                tries -= 1
+                before, data = data, _read_manifest(folder)
+                if data == before or not tries:
+                    raise
+            else:
+                return cls(folder, manifest, hashlib.sha256(data).hexdigest())
+
+    def read(self, name: str) -> bytes:
+        """The bytes of file ``name``, which are those whose SHA-256 the manifest lists.
+
+        What is loaded comes from here: a file that is opened by its name once more may be another
+        one by then.
+
+        Raises:
+            BundleError: it has changed since the bundle was opened; names it.
+        """
+        entry = self.manifest["files"][name]
+        path = _inside(self.path, name, _CHANGED)
+        try:
+            with open(path, "rb") as stream:
+                data = stream.read(entry["bytes"] + 1)
+        except OSError as error:
+            raise BundleError(f"{path}: cannot be read: {error.strerror or error}") from error
+        if hashlib.sha256(data).hexdigest() != entry["sha256"]:
+            raise BundleError(f"{path}: changed; {_CHANGED}")
+        return data
+
+    def check_unchanged(self) -> None:
+        """Refuse what was found if this is no longer the bundle that was opened.
+
+        For work that reads many files of it, one after another.
+
+        Raises:
+            BundleError: it is another one by now, or damaged.
+        """
+        if Bundle.open(self.path).manifest != self.manifest:
+            raise BundleError(f"{self.path}: changed; {_CHANGED}")
 
     @property
     def model_path(self) -> Path:
@@ -144,6 +183,19 @@ class Bundle:
         """``min_side``, ``multiple`` and ``max_side``: what :func:`~.preprocess.prepare` takes."""
         contract = self.manifest["input"]
         return {name: contract[name] for name in ("min_side", "multiple", "max_side")}
+
+
+def _checked(folder: Path, data: bytes, check: bool) -> dict[str, Any]:
+    """The manifest in ``data``, if it and the files that it lists are as they should be."""
+    where = f"{folder / MANIFEST}"
+    manifest = _manifest_from_bytes(where, data)
+    _check_manifest(where, manifest)
+    for name, entry in manifest["files"].items():
+        _check_entry(where, name, entry)
+    _check_total(where, manifest["files"])
+    for name, entry in manifest["files"].items():
+        _check_file(folder, name, entry, check)
+    return manifest
 
 
 def _read_manifest(folder: Path) -> bytes:

@@ -144,7 +144,7 @@ class Campaign:
         path = os.pathsep.join(filter(None, [str(_ROOT), os.environ.get("PYTHONPATH", "")]))
         log = self.work / f"{kind.name}.log"
         with open(log, "ab") as said:
-            process = subprocess.Popen(  # noqa: S603 - this very project, no shell
+            process = subprocess.Popen(
                 [*(self.program or (sys.executable, "-m", module)), *words],
                 stdout=subprocess.DEVNULL,
                 stderr=said,

@@ -22,7 +22,7 @@ from typing import IO, Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ..checkpoint import MAX_BYTES
+from ..bounded import MAX_BYTES, not_finite
 from ..errors import CheckpointError
 
 #: More entries of a zip, or tensors, than any checkpoint of a network has.
@@ -73,6 +73,7 @@ def read_foreign(path: Path) -> ForeignFile:
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read: {error.strerror or error}") from error
     state, beside = _unwrapped(path, loaded)
+    del loaded
     found, converted = _plain(path, state, size)
     if all(key.startswith(PARALLEL) for key in found):
         found = {key.removeprefix(PARALLEL): tensor for key, tensor in found.items()}
@@ -98,7 +99,7 @@ def _check_kind(path: Path) -> None:
         raise CheckpointError(f"{path}: not a regular file")
     if status.st_size > MAX_BYTES:
         raise CheckpointError(
-            f"{path}: larger than {MAX_BYTES >> 30} GiB; not read: save its state_dict() alone"
+            f"{path}: larger than {MAX_BYTES >> 20} MiB; not read: save its state_dict() alone"
         )
 
 
@@ -207,12 +208,15 @@ def _plain(path: Path, state: dict[str, Any], size: int) -> tuple[dict[str, Tens
         raise CheckpointError(
             f"{path}: its tensors claim {claimed:,} numbers, the file has {size:,} bytes; not read"
         )
+    if claimed * 8 > 2 * MAX_BYTES:
+        raise CheckpointError(f"{path}: its tensors claim {claimed:,} numbers; not read")
     found, converted = {}, 0
-    for key, tensor in state.items():
+    for key in list(state):
+        tensor = state.pop(key)  # given up when its copy is made: both at once are twice the memory
         wide = torch.float32 if tensor.is_floating_point() else torch.int64
         converted += tensor.is_floating_point() and tensor.dtype != wide
         found[key] = tensor.detach().to(wide).clone(memory_format=torch.contiguous_format)
-        bad = int((~torch.isfinite(found[key])).sum())
+        bad = not_finite(found[key])
         if bad:
             raise CheckpointError(
                 f"{path}: {key} holds NaN or infinity ({bad:,} of {tensor.numel():,} values); "

@@ -12,6 +12,7 @@ import pytest
 from qmdd.exporter.errors import ExportError
 from qmdd.exporter.read_model import model_of_file, of_ours
 from qmdd.exporter.workload import layers_of_file
+from qmdd.runtime.errors import BundleError
 
 HEAD = '<ir_version: 10, opset_import: ["" : 21]> g (uint8[N,3,H,W] image) => (float[N] logit) '
 
@@ -52,7 +53,7 @@ def test_a_graph_that_is_none_of_ours_is_refused(tmp_path: Path, body: str) -> N
     assert "\n" not in str(caught.value)
 
 
-def test_data_in_other_files_is_left_alone(tmp_path: Path) -> None:
+def test_data_in_other_files_is_refused(tmp_path: Path) -> None:
     model = onnx.parser.parse_model(HEAD + "<float[1] w = {1}> { logit = Cast <to = 1> (image) }")
     tensor = model.graph.initializer[0]
     tensor.ClearField("raw_data")
@@ -60,7 +61,8 @@ def test_data_in_other_files_is_left_alone(tmp_path: Path) -> None:
     entry = tensor.external_data.add()
     entry.key, entry.value = "location", "/dev/zero"
     (tmp_path / "model.onnx").write_bytes(model.SerializeToString())
-    assert model_of_file(tmp_path / "model.onnx").graph.initializer[0].raw_data == b""
+    with pytest.raises(BundleError, match="another file"):
+        model_of_file(tmp_path / "model.onnx")
 
 
 @pytest.mark.parametrize("error", [IndexError, KeyError, ZeroDivisionError, RecursionError])

@@ -248,7 +248,7 @@ def test_a_file_that_is_too_large_is_not_read(tmp_path: Path) -> None:
     """A sparse one, that takes no room; and a zip whose entries add up to more than allowed."""
     with (tmp_path / "a.pth").open("wb") as stream:
         stream.truncate(read.MAX_BYTES + 1)
-    assert "larger than 2 GiB" in _refusal(tmp_path / "a.pth")
+    assert "larger than 320 MiB" in _refusal(tmp_path / "a.pth")
 
 
 @BOTH
