@@ -96,7 +96,8 @@ def _small(_workshop: Workshop) -> list[bytes]:
         + "g "
         + ends
         + "{ logit = f.two(image) } "
-        + '<domain: "f", opset_import: ["" : 21]> two (a) => (b) { c = Cast <to = 1> (a) b = Abs(c) }'
+        + '<domain: "f", opset_import: ["" : 21]> two (a) => (b) '
+        + "{ c = Cast <to = 1> (a) b = Abs(c) }"
     )
     inside = helper.make_graph([helper.make_node("Abs", ["image"], ["y"])], "then", [], [])
     nested = parser.parse_model(_HEAD + "g " + ends + "{ logit = Identity(image) }")
