@@ -126,7 +126,6 @@ def onnx_copy(model: Any) -> Any:
 
 def _read_limits(_workshop: Workshop, _scratch: Path) -> Reader:
     import onnx
-    from google.protobuf.message import DecodeError
 
     from qmdd.runtime.onnx_limits import check_model
 
@@ -142,7 +141,7 @@ def _read_limits(_workshop: Workshop, _scratch: Path) -> Reader:
         check_model(data)
         try:
             model = onnx.ModelProto.FromString(data)
-        except DecodeError as error:
+        except Exception as error:  # DecodeError, of a library without types
             raise OSError("no protocol buffer") from error
         for field, one in tensors(model):
             name = field.message_type.name
