@@ -118,7 +118,7 @@ KINDS = (
         lambda workshop: [workshop.checkpoint(form).read_bytes() for form in _FORMS],
         _read_checkpoint,
         (mutate_safetensors,),
-        cases=5_000,
+        cases=3_000,
     ),
     Kind(
         "configuration",

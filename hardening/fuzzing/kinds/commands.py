@@ -138,6 +138,6 @@ KINDS = (
         _read,
         (_mutate,),
         seconds=60,
-        cases=1_000,
+        cases=600,
     ),
 )
