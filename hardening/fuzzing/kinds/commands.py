@@ -138,6 +138,6 @@ KINDS = (
         _read,
         (_mutate,),
         seconds=60,
-        cases=600,
+        cases=1_000,
     ),
 )

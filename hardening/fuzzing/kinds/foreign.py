@@ -59,6 +59,6 @@ KINDS = (
         _read_import,
         (mutate_archive,),
         seconds=60,
-        cases=2_500,
+        cases=10_000,
     ),
 )

@@ -181,7 +181,7 @@ KINDS = (
         _read_native,
         (mutate_protobuf,),
         seconds=60,
-        cases=5_000,
+        cases=10_000,
     ),
     Kind(
         "probes",
