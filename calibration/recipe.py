@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
+import re
 import stat
 import sys
 from pathlib import Path
@@ -29,7 +30,10 @@ _TYPES: dict[str, tuple[tuple[type, ...], str]] = {
     "int": ((int,), "a whole number"),
     "float": ((int, float), "a number"),
     "bool": ((bool,), "true or false"),
+    "str": ((str,), "a text"),
 }
+#: What names a recipe, whose results lie in a folder of that name.
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*|")
 
 
 def _check_types(data: Stage | Recipe) -> None:
@@ -116,6 +120,8 @@ class Recipe:
             raise CalibrationError("recipe: seed and statistics must not be negative")
         if self.seed > _MAX_SEED:
             raise CalibrationError(f"recipe: seed must be at most {_MAX_SEED}")
+        if not _NAME.fullmatch(self.start):
+            raise CalibrationError(f"recipe: start={self.start!r} is no name of a recipe")
         if not self.stages:
             raise CalibrationError("recipe: it needs at least one [[stage]]")
         if self.precision not in PRECISIONS:

@@ -37,6 +37,8 @@ LATENT = "qmdd-latent"
 FROZEN = "qmdd-frozen"
 VERSION = 2
 
+_FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+
 AnyModule = TypeVar("AnyModule", bound=nn.Module)
 
 
@@ -211,6 +213,8 @@ class Checkpoint:
         for key, tensor in found.items():
             # A table holds -inf or inf where a code is met by every float or by none.
             plain = tensor.is_floating_point() and not key.endswith(".quantizer.table")
+            if plain and tensor.dtype not in _FLOATS:  # of others torch cannot tell what is finite
+                raise CheckpointError(f"{self.path}: {key} is {tensor.dtype}, and none of ours is")
             if plain and not_finite(tensor):
                 raise CheckpointError(f"{self.path}: {key} holds NaN or infinity; train it again")
         return found

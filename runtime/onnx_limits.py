@@ -18,6 +18,8 @@ from .errors import BundleError
 MAX_MODEL_BYTES = 256 << 20
 #: Operators, functions unfolded: MobileNetV2 in standard operators has 3,400.
 MAX_OPERATORS = 1 << 16
+#: Versions of the operators: ONNX has 26, others have fewer.
+MAX_OPSET = 1 << 10
 #: Fields that are looked at; each operator has some ten.
 MAX_FIELDS = 1 << 21
 
@@ -31,12 +33,14 @@ def _tags(*numbers: int, kind: int = _LENGTH) -> tuple[int, ...]:
 
 # Fields in onnx.proto, the part of it that matters here. What stands in another wire type than its
 # own is an unknown field, to protobuf and here.
-_MODEL_GRAPH, _MODEL_TRAINING, _MODEL_FUNCTION = _tags(7, 20, 25)
+_MODEL_GRAPH, _MODEL_OPSET, _MODEL_TRAINING, _MODEL_FUNCTION = _tags(7, 8, 20, 25)
+(_OPSET_VERSION,) = _tags(2, kind=_VARINT)
 _GRAPH_NODE, _GRAPH_WEIGHTS, _GRAPH_SPARSE = _tags(1, 5, 15)
 _NODE_TYPE, _NODE_ATTRIBUTE, _NODE_DOMAIN = _tags(4, 5, 7)
 _ATTRIBUTE_TENSORS, _ATTRIBUTE_GRAPHS, _ATTRIBUTE_SPARSE = _tags(5, 10), _tags(6, 11), _tags(22, 23)
 (_TENSOR_EXTERNAL,), (_TENSOR_LOCATION,) = _tags(13), _tags(14, kind=_VARINT)
-_FUNCTION_NAME, _FUNCTION_NODE, _FUNCTION_DOMAIN, _FUNCTION_ATTRIBUTE = _tags(1, 7, 10, 11)
+_FUNCTION_NAME, _FUNCTION_NODE, _FUNCTION_OPSET, _FUNCTION_DOMAIN = _tags(1, 7, 9, 10)
+(_FUNCTION_ATTRIBUTE,) = _tags(11)
 
 _Bytes = bytes | mmap.mmap
 #: Domain and name of an operator or a function.
@@ -105,9 +109,17 @@ class _Walk:
                 calls += self._graph(start, end)
             elif field == _MODEL_FUNCTION:
                 self._function(start, end)
+            elif field == _MODEL_OPSET:
+                self._opset(start, end)
             elif field == _MODEL_TRAINING:
                 _refuse(self._where, "it holds a training graph")
         self._unfold(calls)
+
+    def _opset(self, start: int, end: int) -> None:
+        for field, _, version in self._fields(start, end):
+            # OpenVINO looks through all versions below the one that is named.
+            if field == _OPSET_VERSION and version > MAX_OPSET:
+                _refuse(self._where, f"it is written in version {version:,} of ONNX")
 
     def _graph(self, start: int, end: int) -> list[_Key]:
         """The operators that it holds."""
@@ -131,6 +143,8 @@ class _Walk:
                 domain = self._data[at:stop]
             elif field == _FUNCTION_NODE:
                 calls.append(self._node(at, stop))
+            elif field == _FUNCTION_OPSET:
+                self._opset(at, stop)
             elif field == _FUNCTION_ATTRIBUTE:
                 self._attribute(at, stop)
         # Overloads share a key here: what they call is counted for each.

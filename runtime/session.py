@@ -191,6 +191,8 @@ class OnnxSession(Session):
                     model if isinstance(model, bytes) else str(model),
                     options,
                     providers=["CPUExecutionProvider"],
+                    # Of some failures it would print on stdout, and try the same once more.
+                    enable_fallback=0,
                 )
         except Exception as error:  # ONNX Runtime's exceptions share no base of their own
             raise SessionError(f"{self._name}: cannot be loaded: {one_line(error)}") from error

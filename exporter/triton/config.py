@@ -80,6 +80,12 @@ def _settings(plain: dict[str, Any]) -> Settings:
             raise TypeError(f"{field.name} is {type(value).__name__}")
     if any(not name.isdecimal() for name in settings.versions):
         raise ValueError("a version that is no number")
+    if not all(isinstance(facts, dict) for facts in settings.versions.values()):
+        raise TypeError("a version without facts")
+    texts = [settings.plans, *settings.versions.values()]
+    if not all(isinstance(text, str) for held in texts for text in held.values()):
+        raise TypeError("facts that are no texts")
+    json.dumps(plain, ensure_ascii=False).encode()  # no half characters: it is written again
     if any(type(settings.sides[name]) is not int for name in ("min_side", "multiple", "max_side")):
         raise ValueError("sides that are no numbers")
     return settings

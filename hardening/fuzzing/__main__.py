@@ -2,29 +2,19 @@
 
 from __future__ import annotations
 
-import datetime
-import json
-import os
-import platform
+import contextlib
 from importlib import metadata
 from pathlib import Path
-from typing import Any
 
 import click
 
 from qmdd.cli.output import print_json, print_line, print_table, progress
-from qmdd.runtime.files import write_atomically
-from qmdd.runtime.machine import processor
 
+from ..records import record_result
 from .campaign import Campaign, planned, record_of
 from .found import faults
 from .kinds import KINDS
 from .outcome import FAULTS
-
-_PACKAGES = (
-    *("atheris", "av", "numpy", "onnx", "onnxruntime", "pillow", "pyarrow", "safetensors"),
-    *("starlette", "torch"),
-)
 
 
 @click.command("fuzzing")
@@ -72,10 +62,10 @@ def command(
         campaign = Campaign(work, seed, report)
         campaign.run(planned(cases, kinds))
     found = faults(work / "faults")
-    result = {**_machine(), **record_of(campaign, found)}
+    result = {"libraries": _libraries(), **record_of(campaign, found)}
     if record is not None:
         record.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(record, json.dumps(result, indent=2).encode() + b"\n")
+        record_result(record, result)
     if as_json:
         print_json(result)
     else:
@@ -92,19 +82,13 @@ def command(
     return 1 if any(result["outcomes"][name] for name in FAULTS) else 0
 
 
-def _machine() -> dict[str, Any]:
-    versions: dict[str, str | None] = {}
-    for package in _PACKAGES:
-        try:
-            versions[package] = metadata.version(package).split("+")[0]
-        except metadata.PackageNotFoundError:
-            versions[package] = None
-    return {
-        "measured": datetime.date.today().isoformat(),
-        "processor": f"{processor()}, {os.cpu_count()} cores",
-        "python": platform.python_version(),
-        "versions": versions,
-    }
+def _libraries() -> dict[str, str]:
+    """Versions beyond those that every record has."""
+    found = {}
+    for package in ("atheris", "pyarrow", "starlette"):
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            found[package] = metadata.version(package)
+    return found
 
 
 if __name__ == "__main__":

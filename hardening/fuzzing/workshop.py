@@ -110,8 +110,8 @@ def _detector(form: str) -> Detector:
     generator = torch.Generator().manual_seed(2)
     detector.train()
     with torch.no_grad():  # statistics of real forwards: all codes occur
-        for _ in range(3):
-            detector(torch.randint(0, 256, (4, 3, 64, 64), generator=generator))
+        for _ in range(2):
+            detector(torch.randint(0, 256, (2, 3, 64, 64), generator=generator))
     detector.eval()
     return freeze(detector) if form in ("frozen", "binary", "mobile") else detector
 

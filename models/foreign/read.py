@@ -217,7 +217,12 @@ def _plain(path: Path, state: dict[str, Any], size: int) -> tuple[dict[str, Tens
         tensor = state.pop(key)  # given up when its copy is made: both at once are twice the memory
         wide = torch.float32 if tensor.is_floating_point() else torch.int64
         converted += tensor.is_floating_point() and tensor.dtype != wide
-        found[key] = tensor.detach().to(wide).clone(memory_format=torch.contiguous_format)
+        try:
+            found[key] = tensor.detach().to(wide).clone(memory_format=torch.contiguous_format)
+        except NotImplementedError as error:  # bits, and numbers of which two share a byte
+            raise CheckpointError(
+                f"{path}: {key} is no plain tensor of numbers ({tensor.dtype})"
+            ) from error
         bad = not_finite(found[key])
         if bad:
             raise CheckpointError(

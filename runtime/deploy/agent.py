@@ -199,6 +199,8 @@ class Agent:
 
     def do_put(self, name: str, size: int, offset: int, count: int) -> dict[str, Any]:
         """Take ``count`` more bytes of an object, from ``offset``; the last ones make it whole."""
+        if min(size, offset, count) < 0:
+            raise ValueError("a size below zero")
         part = self.path("objects", name + ".part")
         blocks = self.payload(count)
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import shlex
 from collections.abc import Mapping
 from typing import Any
 
@@ -52,7 +53,8 @@ def judge(
     if hopeless:
         system = known.text("python", "system")
         if hopeless[0].what == "TensorRT" and known.text(TENSORRT, "system", "version") and system:
-            raise DeployError(f"TensorRT: {hopeless[0].found}; deploy with --python {system}")
+            python = shlex.quote(system)
+            raise DeployError(f"TensorRT: {hopeless[0].found}; deploy with --python {python}")
         raise DeployError(in_words(hopeless[0]))
     _check_target(known, need)
     _check_processor(known, need)

@@ -80,7 +80,8 @@ def judge_tensorrt(facts: Facts, wanted: TargetNeeds | None) -> Iterator[Finding
         yield Finding("TensorRT", missing, found, _ENVIRONMENT)
     elif system:
         found = f"{system}, but for {facts.text('python', 'system')}, another Python"
-        do = f"make the environment with that one: {facts.text('python', 'system')} -m venv "
+        interpreter = shlex.quote(facts.text("python", "system"))
+        do = f"make the environment with that one: {interpreter} -m venv "
         yield Finding("TensorRT", missing, found, f"{do}--system-site-packages")
     elif library:
         do = "sudo apt install python3-libnvinfer"

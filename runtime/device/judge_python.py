@@ -24,7 +24,7 @@ _DEPLOYED = "nothing: qmdd deploy installs it"
 def judge_python(facts: Facts) -> Iterator[Finding]:
     """The interpreter and its means to make an environment."""
     version = facts.text("python", "version")
-    short = ".".join(version.split(".")[:2])
+    short = ".".join(map(str, numbers(version)[:2]))  # of a text that ends in a command: nothing
     wanted = ".".join(map(str, PYTHON))
     if not version:
         yield Finding("Python", FAULT, "none found", f"install Python {wanted} or newer")
@@ -32,7 +32,8 @@ def judge_python(facts: Facts) -> Iterator[Finding]:
     if numbers(version) < PYTHON:
         others = [str(name) for name in facts.table("python", "others")]
         newest = max((name for name in others if numbers(name) >= PYTHON), key=numbers, default="")
-        do = f"take the newer one that is there: {facts.text('python', 'others', newest)}"
+        there = shlex.quote(facts.text("python", "others", newest))
+        do = f"take the newer one that is there: {there}"
         if not newest:
             do = f"install a newer one; Debian and Ubuntu: sudo apt install python{wanted}-venv"
         if facts.text("jetson", "l4t"):

@@ -189,6 +189,8 @@ def _asked(tmp_path: Any, *lines: bytes) -> list[dict[str, Any]]:
     "line",
     [
         *(b"{", b"3", b"[]", b"\xff", b"[" * 100_000, b"{}", b'{"do": 3}', b'{"do": "fly"}'),
+        b'{"do": "put", "name": "a", "size": 4, "offset": 0, "count": -1}',
+        b'{"do": "put", "name": "a", "size": 4, "offset": -1, "count": 0}',
         *(b'{"do": "list"}', b'{"do": "list", "path": [[1]]}', b'{"do": "list", "path": 3}'),
     ],
 )

@@ -487,3 +487,27 @@ def test_two_exports_at_once(proven_bundle: Path, tmp_path: Path) -> None:
     ):
         serve_bundles([proven_bundle], tmp_path / "models")
     assert os.listdir(tmp_path / "models" / NAME).count("2") == 0
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"versions": {"1": 7}},
+        {"versions": {"1": {"parity": 0}}},
+        {"plans": {"8.6": ["model.plan"]}},
+        {"arch": "\ud800"},
+    ],
+)
+def test_settings_that_no_configuration_could_be_made_of(
+    tmp_path: Path, change: dict[str, object]
+) -> None:
+    """Only the configuration's maker writes the first line; whoever else did is refused."""
+    path = tmp_path / "config.pbtxt"
+    path.write_bytes(config_bytes(SETTINGS))
+    assert read_config(path).settings == SETTINGS
+    first, _, rest = path.read_bytes().partition(b"\n")
+    head = json.loads(first[7:])
+    head["settings"] |= change
+    path.write_bytes(b"# qmdd " + json.dumps(head).encode() + b"\n" + rest)
+    with pytest.raises(ExportError, match="not written by qmdd"):
+        read_config(path)

@@ -229,6 +229,10 @@ def _safetensors() -> bytes:
             "claim 1,099,511,627,776 numb",
         ),
         (_saved({"a": torch.zeros(1).expand(1 << 28)}, LEGACY), "claim 268,435,456 numbers"),
+        (
+            _saved({"a": torch.zeros(8, dtype=torch.uint8).view(torch.bits8)}, ZIP),
+            "no plain tensor",
+        ),
     ],
 )
 def test_what_is_no_whole_state_dict_is_refused(tmp_path: Path, data: bytes, says: str) -> None:

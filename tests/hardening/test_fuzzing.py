@@ -14,6 +14,7 @@ import pytest
 
 from hardening.fuzzing.campaign import Campaign, planned
 from hardening.fuzzing.found import cases, faults
+from hardening.fuzzing.guided import available
 from hardening.fuzzing.kind import Kind, NotRight, Reader, WrongHash, case_of
 from hardening.fuzzing.kinds import KINDS
 from hardening.fuzzing.mutators.archives import mutate_archive, mutate_pickle
@@ -199,6 +200,27 @@ def test_every_fault_is_seen_and_the_run_goes_on(tmp_path: Path) -> None:
     again = Campaign(work, 1, kinds={"odd": kind}, program=["false"])
     again.run({"odd": 6})
     assert again.tallies == campaign.tallies
+
+
+def test_a_run_of_ours(tmp_path: Path) -> None:
+    """In processes of its own, as the long run; on the next day it goes on."""
+    campaign = Campaign(tmp_path, 3)
+    campaign.run({"scan-inputs": 150})
+    campaign = Campaign(tmp_path, 3)
+    campaign.run({"scan-inputs": 200})
+    tally = campaign.tallies["scan-inputs"]
+    assert (tally.cases, tally.guided) == (200, 0)
+    assert tally.outcomes["refused"] + tally.outcomes["accepted"] == 200
+
+
+@pytest.mark.skipif(not available(), reason="atheris is missing: pip install 'qmdd[dev]'")
+def test_a_run_that_is_guided(tmp_path: Path) -> None:
+    campaign = Campaign(tmp_path, 3)
+    campaign.run({"hosts": 300})
+    tally = campaign.tallies["hosts"]
+    assert tally.cases == tally.guided >= 300
+    assert tally.outcomes["refused"] + tally.outcomes["accepted"] == tally.cases
+    assert len(list((tmp_path / "corpus" / "hosts").iterdir())) > 5  # of one seed
 
 
 def test_shares_of_a_run() -> None:

@@ -369,6 +369,19 @@ def test_a_tensor_that_is_not_finite(
 
 
 @pytest.mark.parametrize("form", ["latent_bytes", "frozen_bytes"])
+def test_a_tensor_of_eight_bit_floats(
+    form: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    """Of which torch cannot tell whether they are finite."""
+
+    def change(tensors: dict[str, Tensor], _: dict[str, str]) -> None:
+        tensors["head.fc.bias"] = tensors["head.fc.bias"].to(torch.float8_e4m3fn)
+
+    message = _refusal(tmp_path / "a.safetensors", _changed(request.getfixturevalue(form), change))
+    assert "head.fc.bias is torch.float8_e4m3fn, and none of ours is" in message
+
+
+@pytest.mark.parametrize("form", ["latent_bytes", "frozen_bytes"])
 def test_missing_and_extra_tensors(
     form: str, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:

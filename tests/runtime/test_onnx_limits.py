@@ -226,3 +226,18 @@ def test_damaged_models_are_refused_or_pass_and_nothing_else(
 def test_any_bytes_are_refused_or_pass_and_nothing_else(data: bytes) -> None:
     with contextlib.suppress(BundleError):
         check_model(data)
+
+
+@pytest.mark.parametrize("version", [1025, 1 << 32, (1 << 63) - 1, -1])
+def test_a_version_that_onnx_will_never_have(version: int) -> None:
+    """OpenVINO would look through all of them, for hours."""
+    model = onnx.ModelProto(ir_version=10)
+    model.opset_import.add(domain="", version=1024)
+    check_model(model.SerializeToString())
+    model.opset_import.add(domain="qmdd", version=version)
+    with pytest.raises(BundleError, match=r"in version .* of ONNX"):
+        check_model(model.SerializeToString())
+    del model.opset_import[1]
+    model.functions.add(name="f").opset_import.add(version=version)
+    with pytest.raises(BundleError, match=r"in version .* of ONNX"):
+        check_model(model.SerializeToString())

@@ -53,6 +53,16 @@ def test_a_path_and_bytes_are_the_same_model(make_model: ModelFactory, tmp_path:
     assert OnnxSession(path).logits(_flat(64)).tolist() == [-2.0]
 
 
+@pytest.mark.parametrize("name", [b"\xf3ast", b"\xffast"])
+def test_a_refusal_that_is_no_text_prints_nothing(
+    make_model: ModelFactory, capfd: pytest.CaptureFixture[str], name: bytes
+) -> None:
+    """ONNX Runtime's Python part would print on stdout, where results stand, and try again."""
+    with pytest.raises(SessionError, match="cannot be loaded"):
+        OnnxSession(make_model().replace(b"Cast", name))
+    assert capfd.readouterr().out == ""
+
+
 def test_outputs_are_chosen_by_name(make_model: ModelFactory) -> None:
     assert sorted(OnnxSession(make_model()).run(_flat(7))) == ["logit", "mean"]
     only = OnnxSession(make_model(), outputs=["mean"])

@@ -21,13 +21,13 @@ _ALL: tuple[Kind, ...] = (
     *configuration.KINDS,
     *records.KINDS,
     *bundles.KINDS,
-    *checkpoints.KINDS,
-    *foreign.KINDS,
     *devices.KINDS,
     *listings.KINDS,
     *requests.KINDS,
     *media.KINDS,
     *models.KINDS,
+    *foreign.KINDS,
+    *checkpoints.KINDS,
     *commands.KINDS,
 )
 KINDS: dict[str, Kind] = {kind.name: kind for kind in _ALL}

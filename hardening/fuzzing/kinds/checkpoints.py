@@ -118,7 +118,7 @@ KINDS = (
         lambda workshop: [workshop.checkpoint(form).read_bytes() for form in _FORMS],
         _read_checkpoint,
         (mutate_safetensors,),
-        cases=10_000,
+        cases=5_000,
     ),
     Kind(
         "configuration",
@@ -135,6 +135,6 @@ KINDS = (
         _states,
         _read_state,
         (mutate_safetensors,),
-        cases=10_000,
+        cases=4_000,
     ),
 )

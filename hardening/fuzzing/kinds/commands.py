@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 import random
 import shutil
 from collections.abc import Callable, Sequence
@@ -77,7 +78,7 @@ def _read(workshop: Workshop, scratch: Path) -> Reader:
     picture.write_bytes(workshop.picture("PNG").read_bytes())
     (scratch / "watched").mkdir()
 
-    def run(words: list[str]) -> tuple[object, str]:
+    def run(words: list[str]) -> tuple[object, str, str]:
         out, said = io.TextIOWrapper(io.BytesIO()), io.TextIOWrapper(io.BytesIO())
         code: object = 0
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(said):
@@ -85,8 +86,9 @@ def _read(workshop: Workshop, scratch: Path) -> Reader:
                 cli.main(words, prog_name="qmdd")
             except SystemExit as end:
                 code = end.code
-        said.seek(0)
-        return code, said.read()
+        for stream in (out, said):
+            stream.seek(0)
+        return code, said.read(), out.read()
 
     def read(data: bytes) -> None:
         name, _, held = data.partition(b"\n")
@@ -102,11 +104,13 @@ def _read(workshop: Workshop, scratch: Path) -> Reader:
             "out.html": scratch / "out.html",
         }  # fmt: skip
         try:
-            code, said = run([str(letters.get(word, word)) for word in words.split()])
+            code, said, out = run([str(letters.get(word, word)) for word in words.split()])
         finally:
             if place == bundle:
                 path.write_bytes(workshop.file(file[2:]))
             shutil.rmtree(results, ignore_errors=True)
+        if out and "--json" in words:
+            json.loads(out)
         if name != b"detect-json":  # its errors stand in the result
             _check(code, said)
 
@@ -134,6 +138,6 @@ KINDS = (
         _read,
         (_mutate,),
         seconds=60,
-        cases=5_000,
+        cases=1_000,
     ),
 )

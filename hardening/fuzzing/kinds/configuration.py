@@ -91,7 +91,7 @@ KINDS = (
         _read_recipe,
         (mutate_words,),
         guided=("qmdd.calibration.recipe", "qmdd.models.config", "tomllib"),
-        cases=80_000,
+        cases=60_000,
     ),
     Kind(
         "widths",

@@ -389,6 +389,6 @@ KINDS = (
         _read_agent,
         (_mutate_agent,),
         guided=("qmdd.runtime.deploy.agent",),
-        cases=80_000,
+        cases=40_000,
     ),
 )

@@ -130,7 +130,7 @@ KINDS = (
         _read_paths,
         (mutate_bytes, mutate_words),
         guided=("qmdd.runtime.inputs", "qmdd.runtime.listing"),
-        cases=30_000,
+        cases=10_000,
     ),
     Kind(
         "names",

@@ -90,6 +90,6 @@ KINDS = (
         _read_clip,
         (_mutate_clip,),
         seconds=60,
-        cases=5_000,
+        cases=20_000,
     ),
 )

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
-from ..kind import Kind, Reader
+from ..kind import Kind, NotRight, Reader
 from ..mutators.protobuf import mutate_protobuf
 from ..workshop import Workshop, entry_of
 
@@ -76,7 +77,94 @@ def _read_graph(workshop: Workshop, scratch: Path) -> Reader:
     return read
 
 
+_HEAD = '<ir_version: 10, opset_import: ["" : 21, "f" : 1]> '
+
+
+def _small(_workshop: Workshop) -> list[bytes]:
+    """Models of some hundred bytes: with weights in other files, functions, graphs inside."""
+    from onnx import TensorProto, helper, parser
+
+    ends = "(uint8[N,3,H,W] image) => (float[N] logit) "
+    plain = parser.parse_model(
+        _HEAD
+        + "g "
+        + ends
+        + "<float[2] w = {1, 2}> { x = Cast <to = 1> (image) logit = Mul(x, w) }"
+    )
+    called = parser.parse_model(
+        _HEAD
+        + "g "
+        + ends
+        + "{ logit = f.two(image) } "
+        + '<domain: "f", opset_import: ["" : 21]> two (a) => (b) '
+        + "{ c = Cast <to = 1> (a) b = Abs(c) }"
+    )
+    inside = helper.make_graph([helper.make_node("Abs", ["image"], ["y"])], "then", [], [])
+    nested = parser.parse_model(_HEAD + "g " + ends + "{ logit = Identity(image) }")
+    nested.graph.node[0].attribute.append(helper.make_attribute("then_branch", inside))
+    outside = onnx_copy(plain)
+    tensor = outside.graph.initializer[0]
+    tensor.ClearField("float_data")
+    tensor.data_location = TensorProto.EXTERNAL
+    entry = tensor.external_data.add()
+    entry.key, entry.value = "location", "weights.bin"
+    held = onnx_copy(plain)
+    held.graph.node[0].attribute.append(helper.make_attribute("value", tensor))
+    sparse = onnx_copy(plain)
+    sparse.graph.sparse_initializer.add().values.CopyFrom(plain.graph.initializer[0])
+    return [
+        model.SerializeToString() for model in (plain, called, nested, outside, held, sparse, plain)
+    ]
+
+
+def onnx_copy(model: Any) -> Any:
+    """Another model, the same."""
+    made = type(model)()
+    made.CopyFrom(model)
+    return made
+
+
+def _read_limits(_workshop: Workshop, _scratch: Path) -> Reader:
+    import onnx
+
+    from qmdd.runtime.onnx_limits import check_model
+
+    def tensors(message: Any) -> Any:
+        """Every tensor, sparse tensor and graph below a message, by protobuf's own reading."""
+        for field, value in message.ListFields():
+            values = [value] if hasattr(value, "ListFields") else value
+            for one in values if field.message_type else ():
+                yield field, one
+                yield from tensors(one)
+
+    def read(data: bytes) -> None:
+        check_model(data)
+        try:
+            model = onnx.ModelProto.FromString(data)
+        except Exception as error:  # DecodeError, of a library without types
+            raise OSError("no protocol buffer") from error
+        for field, one in tensors(model):
+            name = field.message_type.name
+            if name == "TensorProto" and (one.external_data or one.data_location):
+                raise NotRight("weights in another file pass")
+            if name == "SparseTensorProto" or (
+                name == "GraphProto" and field.containing_type.name != "ModelProto"
+            ):
+                raise NotRight(f"{name} in {field.full_name} passes")
+
+    return read
+
+
 KINDS = (
+    Kind(
+        "onnx-limits",
+        "what a model may hold, looked up in its bytes, beside protobuf's own reading",
+        _small,
+        _read_limits,
+        (mutate_protobuf,),
+        guided=("qmdd.runtime.onnx_limits",),
+        cases=60_000,
+    ),
     Kind(
         "onnx",
         "model.onnx, loaded and run by ONNX Runtime, optimiser on and off",
@@ -84,7 +172,7 @@ KINDS = (
         _read_session,
         (mutate_protobuf,),
         seconds=60,
-        cases=4_000,
+        cases=2_000,
     ),
     Kind(
         "onnx-native",
@@ -102,7 +190,7 @@ KINDS = (
         _read_probes,
         (mutate_protobuf,),
         seconds=60,
-        cases=4_000,
+        cases=2_000,
     ),
     Kind(
         "onnx-graph",
@@ -111,6 +199,6 @@ KINDS = (
         _read_graph,
         (mutate_protobuf,),
         seconds=60,
-        cases=4_000,
+        cases=2_000,
     ),
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+import weakref
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -110,6 +111,7 @@ def _read(workshop: Workshop, _scratch: Path) -> Reader:
         if status != 200:
             raise OSError(f"status {status}")
 
+    weakref.finalize(read, loop.close)
     return read
 
 

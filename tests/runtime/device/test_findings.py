@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -354,3 +355,19 @@ def test_odd_facts_are_never_a_failure(machine: Machine, data: st.DataObject) ->
 @given(ODD)
 def test_something_else_than_facts_is_a_machine_of_which_nothing_is_known(facts: Any) -> None:
     assert "Python" in faults(findings(facts, targets=ALL_NEEDS))
+
+
+def test_no_advice_is_a_command_of_the_machines_own(targets: list[TargetNeeds]) -> None:
+    """People copy it: whatever a machine calls its Python stays one word of it."""
+    evil = "3.9;reboot"
+    python = {
+        **{"version": evil, "executable": evil, "system": evil, "others": {"3.12": evil}},
+        **{"venv": False, "ensurepip": False, "environment": True, "system_packages": True},
+    }
+    jetson = {"model": "NVIDIA Jetson Orin Nano", "l4t": "36.4.0"}
+    facts = {"python": python, "jetson": jetson, "tensorrt": {"system": {"version": "10.3.0"}}}
+    for version in (evil, "3.11.2;reboot", ";reboot"):
+        python["version"] = version
+        told = [one.do for one in findings(facts, targets=targets)]
+        assert any(shlex.quote(evil) in text for text in told)
+        assert not any("reboot" in text.replace(shlex.quote(evil), "") for text in told)
