@@ -144,7 +144,7 @@ def test_cells_of_the_matrix(work: Path) -> None:
     ran = [cell for cell in row["cells"] if "codes" in cell]
     assert len(ran) == 4
     assert {cell["size"] for cell in ran} == {"33x67"}
-    assert all(cell["images"] == 5 and cell["codes"] > 0 and cell["wrong"] == 0 for cell in ran)
+    assert all(cell["images"] == 3 and cell["codes"] > 0 and cell["wrong"] == 0 for cell in ran)
     (refused,) = (cell for cell in row["cells"] if "refused" in cell)
     assert refused["size"] == "32x32"
     assert "sides of 33 or more" in refused["refused"]
