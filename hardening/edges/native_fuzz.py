@@ -5,7 +5,7 @@
 Every kernel that this processor can run is compared with the definition (runtime/native/conv.h) or
 with the scalar kernel: odd shapes, halos and alignments, thresholds at the infinities, NaN,
 subnormal numbers, zeros of both signs. Models whose attributes, constants and inputs lie are given
-to the operators themselves. It needs Clang with its runtime (Debian: clang, libclang-rt-14-dev). A
+to the operators themselves. It needs Clang with its runtime (Debian: clang, libclang-rt-dev). A
 run that is interrupted goes on where it was (``--rows``). The exit code is 1 if something was
 found; what it was lies in the folder of the build, as ``crash-*``.
 """
@@ -73,7 +73,9 @@ def build(folder: Path) -> Path:
     clang = compiler()
     cmake = shutil.which("cmake") or shutil.which("cmake", path=str(Path(sys.executable).parent))
     if clang is None or cmake is None:
-        raise FuzzError("needs CMake and Clang with libFuzzer: apt-get install clang, and make env")
+        raise FuzzError(
+            "needs CMake and Clang with libFuzzer: apt-get install clang libclang-rt-dev, and make env"
+        )
     for arguments in (
         ["-S", str(SOURCE), "-B", str(folder), f"-DCMAKE_CXX_COMPILER={clang}"],
         ["--build", str(folder), "--target", "native_fuzz", "--parallel", "2"],

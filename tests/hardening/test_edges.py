@@ -102,7 +102,7 @@ def test_every_runtime_gives_the_edges_the_same_codes(name: str) -> None:
         assert set(codes[none]) == {table.size if runtime == "OpenVINO" else 0}, runtime
 
 
-@pytest.mark.skipif(native_fuzz.compiler() is None, reason="needs Clang: apt-get install clang")
+@pytest.mark.skipif(native_fuzz.compiler() is None, reason="apt-get install clang libclang-rt-dev")
 def test_the_native_operators_under_the_fuzzer(tmp_path: Path) -> None:
     """All that once broke them, all that reaches far, and some more."""
     binary = native_fuzz.build(tmp_path)
