@@ -74,7 +74,7 @@ def build(folder: Path) -> Path:
     cmake = shutil.which("cmake") or shutil.which("cmake", path=str(Path(sys.executable).parent))
     if clang is None or cmake is None:
         raise FuzzError(
-            "needs CMake and Clang with libFuzzer: apt-get install clang libclang-rt-dev, and make env"
+            "needs CMake (make env) and Clang with libFuzzer: apt-get install clang libclang-rt-dev"
         )
     for arguments in (
         ["-S", str(SOURCE), "-B", str(folder), f"-DCMAKE_CXX_COMPILER={clang}"],
