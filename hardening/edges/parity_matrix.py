@@ -4,9 +4,9 @@
 
 Every cell compares each code of each image with the source's, as integers, and verdicts. Logits
 that miss the bar of ``qmdd verify`` are listed: images that no camera takes, such as those of odd
-sizes here, have logits of 20 and more, of which that bar is the sixth last bit. A cell that cannot
-be done says why. Other versions of packages are installed from PyPI into ``--work``. An interrupted
-run goes on where it was. The exit code is 1 if a code differs or a cell fails.
+sizes here, have logits of 20 and more, of which that bar is five units in the last place. A cell
+that cannot be done says why. Other versions of packages are installed from PyPI into ``--work``. An
+interrupted run goes on where it was. The exit code is 1 if a code differs or a cell fails.
 """
 
 from __future__ import annotations
