@@ -129,7 +129,7 @@ def command(
         )
         _write_twin(Bundle.open(bundle), write_twin)
         return
-    _check_plot(plot)
+    _check_plot(plot, bundle)
     files = image_files(images)
     opened = Bundle.open(bundle)
 
@@ -173,7 +173,7 @@ def command(
         print_benchmark(found)
 
 
-def _check_plot(plot: Path | None) -> None:
+def _check_plot(plot: Path | None, bundle: Path) -> None:
     """Refuse before the work what could not be drawn or written after it."""
     if plot is None:
         return
@@ -181,7 +181,8 @@ def _check_plot(plot: Path | None) -> None:
     from ..runtime.plot import check_plot
 
     check_plot(plot)
-    check_output_file(plot, plot, "the plot", force=True, option="--plot")
+    model = bundle / "model.onnx"
+    check_output_file(plot, model, "the bundle's own model", force=True, option="--plot")
 
 
 def _check_size(bundle: Bundle, size: int | None, sides: dict[str, int], given: bool) -> None:

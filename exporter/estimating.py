@@ -126,6 +126,7 @@ def estimate_bundle(
             if precision != "all":
                 raise
             left_out.append(f"{width}: {error}")
+    bundle.check_unchanged()
     bits = "full precision" if bundle.bits == _FULL_PRECISION else f"{bundle.bits} bits"
     refused = (f"not a target to export for: {found.refused}",) if found.refused else ()
     return BundleEstimate(

@@ -263,6 +263,7 @@ def verify_bundle(
         plan=opened.manifest.get("plan") or (),
         native=native_model(opened, tiers, runtime),
     )
+    opened.check_unchanged()
     return VerifyResult(
         bundle=opened.path,
         arch=opened.arch,

@@ -199,6 +199,7 @@ def bench(
 
     Raises:
         SessionError: a runtime is missing or fails, or ``twin`` is not this bundle's.
+        BundleError: the bundle was replaced meanwhile.
     """
     started = time.perf_counter()
     asked = chosen_runtimes(bundle, runtimes)
@@ -230,6 +231,7 @@ def bench(
         facts["model_bytes"] = _model_bytes(name, bundle, twin)
         theirs = None if name == TWIN else inputs.difference(loaded[name]["logits"])
         facts["logit_difference"] = theirs
+    bundle.check_unchanged()
     return BenchResult(
         bundle=bundle,
         machine=this_machine(),

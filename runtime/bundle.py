@@ -7,6 +7,7 @@ bounded, and every file that the manifest lists must have the SHA-256 that stand
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import os
 import re
@@ -29,10 +30,15 @@ GOLDEN = "parity/golden.safetensors"
 MAX_MANIFEST_BYTES = 4 << 20
 #: A larger file is refused unread (2 GiB is also the limit of an ONNX file).
 MAX_FILE_BYTES = 2 << 30
+#: More files, or bytes of all of them, no bundle of ours has: hashing them would take for ever.
+MAX_FILES, MAX_ALL_BYTES = 1000, 8 << 30
 #: No image has a longer side, so no manifest may ask for one.
 MAX_SIDE = 1 << 16
 
 _AGAIN = "copy the bundle again or export it anew"
+#: How often a bundle that is replaced while it is being opened is opened anew.
+_TRIES = 5
+_CHANGED = "the bundle was replaced meanwhile; run the same command again"
 _HASH = re.compile(r"[0-9a-f]{64}")
 #: Another contract needs another runtime.
 _CONTRACT = {"input": INPUT, "output": OUTPUT}
@@ -61,14 +67,16 @@ class Bundle:
     Attributes:
         path: its folder.
         manifest: what ``manifest.json`` holds; keys that are not known here are kept.
+        manifest_sha256: of that file's bytes; it vouches for all files.
     """
 
     path: Path
     manifest: dict[str, Any]
+    manifest_sha256: str = ""
 
     @classmethod
     def open(cls, path: str | os.PathLike[str], *, check: bool = True) -> Bundle:
-        """Open the bundle in folder ``path``.
+        """Open the bundle in folder ``path``; if it is replaced meanwhile, the new one.
 
         Args:
             check: compare every listed file's SHA-256; without it, names and sizes only.
@@ -82,13 +90,48 @@ class Bundle:
             raise BundleError(f"{folder}: no such bundle; `qmdd export` makes one")
         if not folder.is_dir():
             raise BundleError(f"{folder}: not a folder; give the bundle's folder, not a file of it")
-        where = f"{folder / MANIFEST}"
-        manifest = _manifest_from_bytes(where, _read_manifest(folder))
-        _check_manifest(where, manifest)
-        for name, entry in manifest["files"].items():
-            _check_entry(where, name, entry)
-            _check_file(folder, name, entry, check)
-        return cls(folder, manifest)
+        data, tries = _read_manifest(folder), _TRIES
+        while True:
+            try:
+                manifest = _checked(folder, data, check)
+            except BundleError:
+                tries -= 1
+                before, data = data, _read_manifest(folder)
+                if data == before or not tries:
+                    raise
+            else:
+                return cls(folder, manifest, hashlib.sha256(data).hexdigest())
+
+    def read(self, name: str) -> bytes:
+        """The bytes of file ``name``, which are those whose SHA-256 the manifest lists.
+
+        What is loaded comes from here: a file that is opened by its name once more may be another
+        one by then.
+
+        Raises:
+            BundleError: it has changed since the bundle was opened; names it.
+        """
+        entry = self.manifest["files"][name]
+        path = _inside(self.path, name, _CHANGED)
+        try:
+            with open(path, "rb") as stream:
+                data = stream.read(entry["bytes"] + 1)
+        except OSError as error:
+            raise BundleError(f"{path}: cannot be read: {error.strerror or error}") from error
+        if hashlib.sha256(data).hexdigest() != entry["sha256"]:
+            raise BundleError(f"{path}: changed; {_CHANGED}")
+        return data
+
+    def check_unchanged(self) -> None:
+        """Refuse what was found if this is no longer the bundle that was opened.
+
+        For work that reads many files of it, one after another.
+
+        Raises:
+            BundleError: it is another one by now, or damaged.
+        """
+        if Bundle.open(self.path).manifest != self.manifest:
+            raise BundleError(f"{self.path}: changed; {_CHANGED}")
 
     @property
     def model_path(self) -> Path:
@@ -142,6 +185,19 @@ class Bundle:
         return {name: contract[name] for name in ("min_side", "multiple", "max_side")}
 
 
+def _checked(folder: Path, data: bytes, check: bool) -> dict[str, Any]:
+    """The manifest in ``data``, if it and the files that it lists are as they should be."""
+    where = f"{folder / MANIFEST}"
+    manifest = _manifest_from_bytes(where, data)
+    _check_manifest(where, manifest)
+    for name, entry in manifest["files"].items():
+        _check_entry(where, name, entry)
+    _check_total(where, manifest["files"])
+    for name, entry in manifest["files"].items():
+        _check_file(folder, name, entry, check)
+    return manifest
+
+
 def _read_manifest(folder: Path) -> bytes:
     where = _inside(folder, MANIFEST, f"it is not a bundle, or not a whole one; {_AGAIN}")
     try:
@@ -162,6 +218,8 @@ def _manifest_from_bytes(where: str, data: bytes) -> dict[str, Any]:
 
     try:
         manifest = json.loads(data.decode(), parse_constant=refuse)
+        # JSON can spell half a character; nothing can write it out again.
+        json.dumps(manifest, ensure_ascii=False).encode()
     except (ValueError, RecursionError) as error:
         raise BundleError(f"{where}: not JSON ({error}); {_AGAIN}") from error
     if not isinstance(manifest, dict):
@@ -217,6 +275,16 @@ def _check_entry(where: str, name: str, entry: object) -> None:
         or not _HASH.fullmatch(entry["sha256"])
     ):
         raise BundleError(f"{where}: {name!r} needs its sha256 (64 hex digits) and bytes; {_AGAIN}")
+
+
+def _check_total(where: str, files: dict[str, dict[str, Any]]) -> None:
+    """Names may be links to one large file: each would be read anew."""
+    total = sum(entry["bytes"] for entry in files.values())
+    if len(files) > MAX_FILES or total > MAX_ALL_BYTES:
+        raise BundleError(
+            f"{where}: lists {len(files):,} files of {total >> 20:,} MiB, so not one of ours; "
+            f"{_AGAIN}"
+        )
 
 
 def _inside(folder: Path, name: str, missing: str) -> Path:

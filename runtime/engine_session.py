@@ -38,6 +38,7 @@ class EngineSession(Session):
         EngineError: no engine, or one for another TensorRT, GPU or system (nothing was loaded
             then); or TensorRT is not installed.
         SessionError: TensorRT does not take the engine, or has no memory for it.
+        BundleError: the engine has changed since the bundle was opened.
     """
 
     def __init__(
@@ -52,7 +53,9 @@ class EngineSession(Session):
         api = api or load_tensorrt(record.backend)
         cuda = cuda or Cuda()
         check_engine(bundle, this_machine(record.backend, api=api, cuda=cuda))
-        self._open(engine_path(bundle), record.profile, outputs, cuda, api)
+        path = engine_path(bundle)
+        data = bundle.read(path.relative_to(bundle.path).as_posix())
+        self._open(path, data, record.profile, outputs, cuda, api)
 
     @classmethod
     def of_file(
@@ -75,12 +78,13 @@ class EngineSession(Session):
             EngineError, SessionError: as for a bundle.
         """
         session = cls.__new__(cls)
-        session._open(path, profile, outputs, Cuda(), load_tensorrt(backend))
+        session._open(path, path.read_bytes(), profile, outputs, Cuda(), load_tensorrt(backend))
         return session
 
     def _open(
         self,
         path: Path,
+        data: bytes,
         profile: Mapping[str, Sequence[int]],
         outputs: list[str] | None,
         cuda: Any,
@@ -88,7 +92,6 @@ class EngineSession(Session):
     ) -> None:
         super().__init__(path, None)
         self._low, self._high = profile["min"], profile["max"]
-        data = path.read_bytes()
         self._context = EngineContext(self._name, data, self._high, cuda=cuda, api=api)
         try:
             self.outputs = self._choose(list(self._context.outputs), outputs)

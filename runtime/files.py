@@ -6,10 +6,12 @@ import contextlib
 import fcntl
 import hashlib
 import os
-import secrets
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+
+from .leftovers import make_file, make_folder, remove_dead
+from .renames import exchange, rename_to_free, sync_folder
 
 _BLOCK = 1 << 20
 
@@ -23,27 +25,25 @@ def sha256_of(path: str | os.PathLike[str]) -> str:
     return state.hexdigest()
 
 
-def _beside(target: Path, folder: Path | None = None) -> Path:
-    """A hidden name in the same folder, so that a rename stays on one file system."""
-    return (folder or target.parent) / f".{target.name[:40]}.{secrets.token_hex(8)}"
-
-
 def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:
-    """Write ``data`` beside ``path``, rename it into place; ``OSError`` leaves nothing behind."""
+    """Write ``data`` beside ``path``, rename it into place; ``OSError`` leaves nothing behind.
+
+    What earlier writes to ``path`` left that were killed is removed first.
+    """
     target = Path(path)
-    work = _beside(target)
+    remove_dead(target.name, target.parent)
+    work, handle = make_file(target)
     try:
-        # Made by os.open, and not by tempfile, so that the user's umask decides who may read it.
-        handle = os.open(work, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
         with os.fdopen(handle, "wb") as stream:
             stream.write(data)
             stream.flush()
             os.fsync(stream.fileno())
-        os.replace(work, target)
+            os.replace(work, target)  # while the lock is held: nobody takes it for a dead one's
     except BaseException:
         with contextlib.suppress(OSError):
             os.unlink(work)
         raise
+    sync_folder(target.parent)
 
 
 @contextlib.contextmanager
@@ -57,8 +57,9 @@ def folder_in_place(
     """Yield a fresh folder beside ``target``; renamed to ``target`` when the block ends well.
 
     If the block raises (an interruption too), the folder is removed, with any parent that was made
-    for it, and ``target`` is as before. With ``replace``, an existing ``target`` folder is moved
-    aside first and removed last.
+    for it, and ``target`` is as before. With ``replace``, an existing ``target`` folder changes
+    places with it in one step, and is removed last: whenever the process is killed, there is one
+    whole folder. What killed ones left is removed by the next that is written to the same place.
 
     Args:
         marker: with ``replace``, the name of a file that an existing folder must hold (unless it
@@ -69,32 +70,78 @@ def folder_in_place(
     Raises:
         FileExistsError: ``target`` exists and ``replace`` is false; or it is no folder, a link,
             or a folder without ``marker``.
+        BlockingIOError: ``target`` is to be replaced, and :func:`locked` by somebody.
         OSError: a folder cannot be written.
     """
     final = Path(os.path.abspath(target))
+    where = work_in or final.parent
+    restore_aside(final)
     check_replaceable(final, replace, marker)
     made = [folder for folder in final.parents if not folder.exists()]
-    work, old = _beside(final, work_in), _beside(final)
-    try:
-        _make_parents(final.parent)
-        work.mkdir()
-        yield work
-        _sync(work)
-        check_replaceable(final, replace, marker)
-        if final.exists():
-            os.replace(final, old)
-        os.replace(work, final)
-    except BaseException:
-        if old.exists() and not final.exists():
-            os.replace(old, final)
-        shutil.rmtree(work, ignore_errors=True)
-        with contextlib.suppress(OSError):  # not empty: somebody else uses it by now
-            for folder in made:
-                folder.rmdir()
-        raise
-    finally:
-        if final.exists():
-            shutil.rmtree(old, ignore_errors=True)
+    remove_dead(final.name, where)
+    with contextlib.ExitStack() as ends:
+        try:
+            _make_parents(final.parent)
+            work, handle = make_folder(final, where)
+            # Unless it was renamed: then nothing has that name, or what was replaced.
+            ends.callback(shutil.rmtree, work, ignore_errors=True)
+            ends.callback(os.close, handle)
+            yield work
+            _sync(work)
+            _put(work, final, replace, marker)
+        except BaseException:
+            restore_aside(final)
+            ends.close()
+            with contextlib.suppress(OSError):  # not empty: somebody else uses it by now
+                for folder in made:
+                    folder.rmdir()
+            raise
+
+
+def _put(work: Path, final: Path, replace: bool, marker: str | None) -> None:
+    """Let ``work`` take the place ``final``."""
+    check_replaceable(final, replace, marker)
+    if not os.path.lexists(final):
+        rename_to_free(work, final)
+    else:
+        with locked(final):
+            if not exchange(work, final):
+                put_aside(work, final)
+    sync_folder(final.parent)
+
+
+def _aside(final: Path) -> Path:
+    """Where ``final`` waits while there is another in its place; one name, so that it is found."""
+    digest = hashlib.sha256(os.fsencode(final.name)).hexdigest()[:16]
+    return final.parent / f".{final.name[:40]}.{digest}.old"
+
+
+def put_aside(work: Path, final: Path) -> None:
+    """Replace the folder ``final`` where names cannot be exchanged: in two steps.
+
+    A process that is killed between them leaves no ``final``; :func:`restore_aside` brings the old
+    one back. The caller holds its lock.
+    """
+    aside = _aside(final)
+    os.replace(final, aside)
+    os.replace(work, final)
+    shutil.rmtree(aside, ignore_errors=True)
+
+
+def restore_aside(final: Path) -> None:
+    """Bring back the folder ``final`` that a replacement put aside and did not get to the end of.
+
+    Raises:
+        OSError: it cannot be moved.
+    """
+    aside = _aside(final)
+    if not aside.is_dir() or aside.is_symlink():
+        return
+    with contextlib.suppress(BlockingIOError), locked(aside):  # else it is being replaced now
+        if os.path.lexists(final):
+            shutil.rmtree(aside, ignore_errors=True)
+        else:
+            os.replace(aside, final)
 
 
 def check_replaceable(final: Path, replace: bool, marker: str | None = None) -> None:
@@ -145,7 +192,9 @@ def _make_parents(parent: Path) -> None:
 
 
 def _sync(work: Path) -> None:
+    """Let the contents of ``work`` be on the disk before its name is."""
     for folder, _, names in os.walk(work):
         for name in names:
             with open(os.path.join(folder, name), "rb") as stream:
                 os.fsync(stream.fileno())
+        sync_folder(Path(folder))

@@ -81,6 +81,7 @@ def check_golden(
             )
         except SessionError as error:
             raise SessionError(f"{opened.path}: {one.result.tier} tier: {error}") from error
+    opened.check_unchanged()
     return VerifyResult(
         bundle=opened.path,
         arch=opened.arch,

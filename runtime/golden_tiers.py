@@ -92,8 +92,9 @@ def _of_file(
         # Read again when its turn comes: the bytes of one model at a time are held.
         data = probed_model(bundle, model) if probed else None
         outputs = ["logit", *(layer + SUFFIX for layer in layers)]
-        file = bundle.path / model
-        return tier_session(file if data is None else data, tier, runtime, threads, outputs)
+        if data is None:
+            data = bundle.read(model)
+        return tier_session(data, tier, runtime, threads, outputs)
 
     return Work(result, golden, model, opened)
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from .bundle import Bundle
+from .bundle import MODEL, Bundle
 from .errors import BundleError
 from .openvino_session import BuiltLayer, OpenvinoSession
 
@@ -49,7 +49,8 @@ def openvino_layers(bundle: Bundle) -> list[CompiledLayer]:
     Raises:
         BundleError: a manifest without a plan. SessionError: OpenVINO is missing or refuses it.
     """
-    return audit(OpenvinoSession(bundle.model_path, threads=1), plan_of(bundle))
+    name = str(bundle.model_path)
+    return audit(OpenvinoSession(bundle.read(MODEL), threads=1, name=name), plan_of(bundle))
 
 
 def plan_of(bundle: Bundle) -> list[dict[str, Any]]:

@@ -74,6 +74,7 @@ class OpenvinoSession(Session):
         model: the ONNX file, or its bytes.
         threads: default: one for each core this process may use.
         outputs: the graph outputs that :meth:`run` fetches; default: all.
+        name: what errors call the model; default: its file's.
 
     Raises:
         SessionError: OpenVINO is missing or refuses the model, or it has another input.
@@ -85,11 +86,12 @@ class OpenvinoSession(Session):
         *,
         threads: int | None = None,
         outputs: list[str] | None = None,
+        name: str | None = None,
     ) -> None:
         require_openvino()
         openvino: Any = import_module("openvino")
         frontend: Any = import_module("openvino.frontend")
-        super().__init__(model, threads)
+        super().__init__(model, threads, name)
         settings = {
             **EXACT,
             "PERFORMANCE_HINT": "LATENCY",

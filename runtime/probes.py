@@ -55,16 +55,13 @@ def probed_model(bundle: Bundle, model: str = MODEL) -> bytes | None:
     """The bytes of ``model`` with its code tensors as further outputs; ``None`` without probes.
 
     Raises:
-        BundleError: probes that are too large.
-        OSError: a file that cannot be read.
+        BundleError: probes that are too large, or a file that has changed.
     """
     path = probes_path(bundle, model)
     if path is None:
         return None
-    with open(path, "rb") as stream:
-        probes = stream.read(MAX_BYTES + 1)
-    if len(probes) > MAX_BYTES:
+    if bundle.manifest["files"][PROBES[model]]["bytes"] > MAX_BYTES:
         raise BundleError(
             f"{path}: larger than {MAX_BYTES >> 20} MiB, so not one of ours; export the bundle anew"
         )
-    return (bundle.path / model).read_bytes() + probes
+    return bundle.read(model) + bundle.read(PROBES[model])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from . import native
-from .bundle import Bundle
+from .bundle import MODEL, NATIVE_MODEL, Bundle
 from .engine import check_engine, engine_folder, read_record, this_machine
 from .errors import EngineError, SessionError
 from .session import OnnxSession, Session
@@ -109,6 +109,7 @@ def open_session(
     runtime: str | None = None,
     threads: int | None = None,
     outputs: list[str] | None = None,
+    memory: int | None = None,
 ) -> Session:
     """A session over the bundle's model.
 
@@ -116,10 +117,11 @@ def open_session(
         runtime: one of :data:`RUNTIMES`; default: the one that the bundle was made for.
         threads: default: one for each core this process may use.
         outputs: those that are fetched; default: all.
+        memory: see :class:`~.session.OnnxSession`; other runtimes take what they need.
 
     Raises:
         SessionError: the runtime is missing or refuses the model. EngineError: see
-            :func:`runtime_of`.
+            :func:`runtime_of`. BundleError: the model has changed since the bundle was opened.
     """
     chosen = runtime_of(bundle, runtime)
     if chosen == TENSORRT:
@@ -129,8 +131,17 @@ def open_session(
     if chosen == OPENVINO:
         from .openvino_session import OpenvinoSession
 
-        return OpenvinoSession(bundle.model_path, threads=threads, outputs=outputs)
+        return OpenvinoSession(
+            bundle.read(MODEL), threads=threads, outputs=outputs, name=str(bundle.model_path)
+        )
+    library, model, path = None, MODEL, bundle.model_path
     if chosen == NATIVE and bundle.native_path is not None:
-        library = native.require_library()
-        return OnnxSession(bundle.native_path, threads=threads, outputs=outputs, library=library)
-    return OnnxSession(bundle.model_path, threads=threads, outputs=outputs)
+        library, model, path = native.require_library(), NATIVE_MODEL, bundle.native_path
+    return OnnxSession(
+        bundle.read(model),
+        threads=threads,
+        outputs=outputs,
+        library=library,
+        name=str(path),
+        memory=memory,
+    )

@@ -110,7 +110,7 @@ def compare(a: Opened, b: Opened) -> dict[str, Any]:
         why they are not compared; ``devices``: of each side, what was measured on devices.
     """
     bundles = a.bundle, b.bundle
-    return {
+    found = {
         "schema": SCHEMA,
         "a": str(a.side.path),
         "b": str(b.side.path),
@@ -124,6 +124,10 @@ def compare(a: Opened, b: Opened) -> dict[str, Any]:
             for name, bundle in zip("ab", bundles, strict=True)
         },
     }
+    for bundle in bundles:
+        if bundle is not None:
+            bundle.check_unchanged()
+    return found
 
 
 def _of_bundles(of: Any, a: Bundle | None, b: Bundle | None) -> dict[str, Any] | str:

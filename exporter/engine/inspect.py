@@ -6,12 +6,13 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from ...runtime.bundle import Bundle
+from ...runtime.bundle import MODEL, Bundle
 from ...runtime.engine import LAYERS, EngineRecord, engine_folder, read_json, read_record
 from ...runtime.errors import SessionError
 from ...runtime.sessions import OPENVINO
 from ..errors import ExportError
 from ..plan import PlannedLayer, planned_layers
+from ..read_model import model_of, of_ours
 from .audit import Audit, audit
 from .build import plan_of
 from .layers import EngineLayer
@@ -67,6 +68,7 @@ def inspect_bundle(path: Path) -> Inspection:
     layers, warnings = table.get("layers"), table.get("warnings")
     if not isinstance(layers, list) or not _are_warnings(warnings):
         raise ExportError(f"{where}: not a layer table of ours; run qmdd build again")
+    bundle.check_unchanged()
     found = [EngineLayer.from_dict(layer) for layer in layers]
     return Inspection(bundle, record, audit(plan, found, warnings or ()))
 
@@ -107,6 +109,5 @@ def _plan(bundle: Bundle) -> list[PlannedLayer]:
     """The manifest's plan; a bundle that was exported before there were plans: its model's."""
     if "plan" in bundle.manifest:
         return plan_of(bundle)
-    import onnx
-
-    return planned_layers(onnx.load(bundle.model_path))
+    with of_ours(bundle.model_path):
+        return planned_layers(model_of(bundle.read(MODEL), bundle.model_path))

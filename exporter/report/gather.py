@@ -108,6 +108,7 @@ def gather(path: Path, asked: Asked | None = None, report: Report | None = None)
     data["images"] = told
     data["left_out"] = _left_out(data)
     data["verdict"] = verdict(data)
+    bundle.check_unchanged()
     return Gathered(data, drawn)
 
 

@@ -6,7 +6,7 @@ import shlex
 from pathlib import PurePath
 from typing import Any
 
-from ...runtime.bundle import MANIFEST, Bundle
+from ...runtime.bundle import Bundle
 from ...runtime.device.facts import Facts
 from ...runtime.files import sha256_of
 from ..errors import ExportError
@@ -29,7 +29,7 @@ def provenance(bundle: Bundle) -> dict[str, Any]:
             {"name": name, "bytes": entry["bytes"], "sha256": entry["sha256"]}
             for name, entry in sorted(files.items())
         ],
-        "manifest_sha256": sha256_of(bundle.path / MANIFEST),
+        "manifest_sha256": bundle.manifest_sha256,
         "versions": {
             "qmdd": facts.text("qmdd"),
             **{name: facts.text("tools", name) for name in sorted(facts.table("tools"))},

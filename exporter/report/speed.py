@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from ...runtime.bench import SCHEMA, TWIN
-from ...runtime.bundle import MANIFEST, Bundle
+from ...runtime.bundle import Bundle
 from ...runtime.deploy.outcome import REPORTS
 from ...runtime.deploy.outcome import SCHEMA as DEPLOYED_SCHEMA
 from ...runtime.device.facts import Facts
-from ...runtime.files import sha256_of
 from ..errors import ReportError
 from .proof import on_device, tier_data
 from .read import json_object, whole
@@ -109,7 +108,7 @@ def devices(bundle: Bundle) -> tuple[list[dict[str, Any]], list[str]]:
     told, notes = [], []
     if len(paths) > MOST_DEVICES:
         notes.append(f"{len(paths)} devices reported; the first {MOST_DEVICES} are shown")
-    digest = sha256_of(bundle.path / MANIFEST)
+    digest = bundle.manifest_sha256
     for path in paths[:MOST_DEVICES]:
         try:
             plain = json_object(path)

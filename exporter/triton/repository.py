@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from importlib import resources
 from pathlib import Path
 
-from ...runtime.bundle import MANIFEST
+from ...runtime.bundle import MANIFEST, Bundle
 from ...runtime.files import folder_in_place, locked, write_atomically
 from ..errors import ExportError
 from .config import CONFIG, config_bytes, read_config
@@ -167,6 +167,8 @@ def _write_version(folder: Path, what: Served) -> None:
         place = folder / name
         place.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(bundle.path / name, place)
+    if Bundle.open(folder).manifest != bundle.manifest:
+        raise ExportError(f"{bundle.path}: was replaced meanwhile; run the same command again")
     for name, engine in what.plans.items():
         try:  # of the bundle's own engine a second name, where the file system has such
             os.link(folder / engine.relative_to(bundle.path), folder / name)

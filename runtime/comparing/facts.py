@@ -8,8 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..bundle import MANIFEST, MODEL, Bundle
-from ..files import sha256_of
+from ..bundle import MODEL, Bundle
 
 #: Of a detector's configuration, in the order in which they are told.
 _CONFIG = {
@@ -125,7 +124,7 @@ def device_rows(bundle: Bundle) -> list[dict[str, Any]]:
     Reports that cannot be read, or are of another state of the bundle, are left out.
     """
     folder = bundle.path / "devices"
-    now = sha256_of(bundle.path / MANIFEST)
+    now = bundle.manifest_sha256
     rows = []
     for path in sorted(folder.glob("*.json")) if folder.is_dir() else ():
         try:
@@ -145,6 +144,6 @@ def device_rows(bundle: Bundle) -> list[dict[str, Any]]:
                             "median_ms": float(row["times"]["median_ms"]),
                         }
                     )
-        except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        except (OSError, OverflowError, ValueError, KeyError, TypeError, RecursionError):
             continue
     return rows

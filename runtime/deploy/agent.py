@@ -39,6 +39,8 @@ MAX_BYTES = 16 << 20
 MARKER = ".qmdd"
 _BLOCK = 1 << 20
 _STATE = "deployed.json"
+#: Where what is removed waits for its end.
+_GONE = "gone"
 
 
 class Gone(Exception):
@@ -91,7 +93,9 @@ class Agent:
                 if not self.fill():
                     raise Gone
             elif found:
-                asked: dict[str, Any] = json.loads(found)
+                asked: Any = json.loads(found)
+                if not isinstance(asked, dict) or not isinstance(asked.get("do"), str):
+                    raise ValueError("it names nothing to do")
                 return asked
 
     def payload(self, count: int) -> Iterator[bytes]:
@@ -150,6 +154,7 @@ class Agent:
         os.pwrite(self.lock, f"{os.getpid()}\n".encode("ascii"), 0)
         for name in ("objects", "releases", "envs"):
             os.makedirs(self.path(name), exist_ok=True)
+        shutil.rmtree(self.path(_GONE), ignore_errors=True)  # of a removal that was broken off
         return {"root": self.root, "free": shutil.disk_usage(self.root).free}
 
     def do_releases(self) -> dict[str, Any]:
@@ -159,7 +164,7 @@ class Agent:
             try:
                 with open(self.path("releases", name, _STATE), encoding="utf-8") as stream:
                     known[name] = json.loads(stream.read(_BLOCK))
-            except (OSError, ValueError):
+            except (OSError, ValueError, RecursionError):
                 known[name] = None
         try:
             current = os.path.basename(os.readlink(os.path.join(self.root, "current")))
@@ -234,7 +239,11 @@ class Agent:
         return {}
 
     def do_write(self, path: Sequence[str], text: str, mode: int = 0o666) -> dict[str, Any]:
-        """Write a small file, whole or not at all."""
+        """Write a small file, whole or not at all; what was made before it is on the disk by then.
+
+        It says that something is complete: a power cut must not leave it without that.
+        """
+        os.sync()  # what pip has installed, links of a release
         target = self.path(*path)
         work = target + ".new"
         handle = os.open(work, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
@@ -243,6 +252,7 @@ class Agent:
             stream.flush()
             os.fsync(stream.fileno())
         os.replace(work, target)
+        self.sync(os.path.dirname(target))
         return {}
 
     def do_read(self, path: Sequence[str]) -> dict[str, Any]:
@@ -255,19 +265,27 @@ class Agent:
         return {"data": base64.b64encode(data).decode("ascii")}
 
     def do_point(self, path: Sequence[str], target: str) -> dict[str, Any]:
-        """Let the link ``path`` lead to ``target``, in one step."""
+        """Let the link ``path`` lead to ``target``, in one step; what it names is on the disk."""
+        os.sync()
         place = self.path(*path)
         work = place + ".new"
         if os.path.lexists(work):
             os.unlink(work)
         os.symlink(target, work)
         os.replace(work, place)
-        handle = os.open(os.path.dirname(place), os.O_RDONLY)
+        self.sync(os.path.dirname(place))
+        return {}
+
+    def sync(self, folder: str) -> None:
+        """Let the names in a folder be on the disk."""
+        handle = os.open(folder, os.O_RDONLY)
         try:
             os.fsync(handle)
+        except OSError as error:
+            if error.errno != errno.EINVAL:  # file systems that cannot
+                raise
         finally:
             os.close(handle)
-        return {}
 
     def do_keep_only(self, folder: Sequence[str], starts: Sequence[str]) -> dict[str, Any]:
         """Remove the files of ``folder`` whose names begin with none of ``starts``."""
@@ -282,10 +300,12 @@ class Agent:
         place = self.path(*path)
         if os.path.realpath(place) == os.path.realpath(os.path.join(self.root, "current")):
             raise Refused(f"{place} is the current release")
-        if os.path.isdir(place) and not os.path.islink(place):
-            shutil.rmtree(place)
-        elif os.path.lexists(place):
-            os.unlink(place)
+        if os.path.lexists(place):
+            # Out of sight first, in one step: a half of it would be taken for a whole one.
+            gone = self.path(_GONE)
+            os.makedirs(gone, exist_ok=True)
+            os.replace(place, os.path.join(gone, str(time.time_ns())))
+            shutil.rmtree(gone)
         return {}
 
     def do_list(self, path: Sequence[str]) -> dict[str, Any]:
@@ -298,14 +318,14 @@ class Agent:
             with open(self.path(*folder, name), "rb") as stream:
                 listed = json.loads(stream.read(MAX_BYTES))["files"]
             expected = {str(key): str(entry["sha256"]) for key, entry in listed.items()}
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
             return {"wrong": [name]}
         wrong: list[str] = []
         for key, digest in expected.items():
             try:
                 if self.hash_of(self.path(*folder, key)) != digest:
                     wrong.append(key)
-            except OSError:
+            except (OSError, ValueError, Refused):  # not there, or no name that a file can have
                 wrong.append(key)
         return {"wrong": wrong}
 
@@ -394,10 +414,12 @@ class Agent:
         """Answer until nobody asks."""
         self.say(ready=os.getpid())
         while True:
-            asked = self.request()
-            what = asked.pop("do")
             try:
-                answer = getattr(self, "do_" + what)(**asked)
+                asked = self.request()
+                answer = getattr(self, "do_" + asked.pop("do"))(**asked)
+            except (AttributeError, KeyError, RecursionError, TypeError, ValueError) as error:
+                # What is no request is answered like one that cannot be met.
+                self.say(ok=False, refused=f"not understood: {type(error).__name__}: {error}"[:300])
             except Refused as error:
                 self.say(ok=False, refused=str(error))
             except OSError as error:

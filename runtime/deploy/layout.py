@@ -10,6 +10,7 @@
         releases/<id>/deployed.json   written last: only a release that has it is ever switched to
         envs/<key>/                   Python environments, one for each set of wheels
         objects/<sha256>              files by their hash; releases are links to them
+        gone/                         what is being removed
 
 Every command that runs on the device is made here, for the real run and for ``--dry-run`` alike.
 """

@@ -58,12 +58,18 @@ def bundle_items(bundle: Bundle) -> list[Item]:
     """The bundle's files as its manifest lists them, and the manifest; nothing else in it.
 
     An engine that the bundle holds goes along: it may be for this device.
+
+    Raises:
+        DeployError: it is another bundle than the one that was opened.
     """
     items = [
         Item(name, entry["sha256"], entry["bytes"], bundle.path / name)
         for name, entry in sorted(bundle.manifest["files"].items())
     ]
-    return [*items, Item.of(MANIFEST, (bundle.path / MANIFEST).read_bytes())]
+    manifest = (bundle.path / MANIFEST).read_bytes()
+    if bundle.manifest_sha256 and hashlib.sha256(manifest).hexdigest() != bundle.manifest_sha256:
+        raise DeployError(f"{bundle.path}: was replaced meanwhile; deploy again")
+    return [*items, Item.of(MANIFEST, manifest)]
 
 
 def runtime_wheel(given: Path | None, platform: str | None) -> Item:

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from .. import native
-from ..bundle import MANIFEST, MODEL, NATIVE_MODEL, Bundle
+from ..bundle import MODEL, NATIVE_MODEL, Bundle
 from ..detector import EVERY
 from ..errors import ScanError
-from ..files import locked, sha256_of
+from ..files import locked
 from ..images import require_pillow
 from ..inputs import Input
 from ..sessions import NATIVE, runtime_of
@@ -113,7 +113,7 @@ def scan(
     chosen = runtime_of(opened, runtime)
     model = NATIVE_MODEL if chosen == NATIVE and native.library_path() else MODEL
     wanted = Scan(
-        manifest_sha256=sha256_of(opened.path / MANIFEST),
+        manifest_sha256=opened.manifest_sha256,
         model_sha256=str(opened.manifest["files"][model]["sha256"]),
         runtime=chosen,
         threshold=opened.threshold if threshold is None else threshold,

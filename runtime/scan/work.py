@@ -7,10 +7,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from ..bundle import MANIFEST, Bundle
+from ..bundle import Bundle
 from ..detector import Detector
 from ..errors import ScanError
-from ..files import sha256_of
 from .listing import Part, read_parts
 from .record import INPUTS, PARTS, Scan
 from .table import Counts, write_part
@@ -38,7 +37,7 @@ def open_detector(work: Work, threads: int | None) -> Detector:
     """
     path = Path(work.bundle)
     bundle = Bundle.open(path)
-    if sha256_of(path / MANIFEST) != work.scan.manifest_sha256:
+    if bundle.manifest_sha256 != work.scan.manifest_sha256:
         raise ScanError(f"{path}: is not the bundle that the scan began with; put that one there")
     return Detector(bundle, threads=threads, runtime=work.scan.runtime)
 

@@ -84,6 +84,7 @@ def refused(result: Any, *words: str) -> None:
 
 def test_json_and_plot_with_a_twin_made_here(invoke, bundle: Path, tmp_path: Path) -> None:
     plot = tmp_path / "bench.svg"
+    plot.write_text("an older one, which is replaced", encoding="utf-8")
     found = loaded(invoke("bench", bundle, *FAST, "--batch", "1,3", "--json", "--plot", plot))
     assert (found["schema"], found["label"], found["no_twin"]) == (1, "measured", "")
     assert (found["arch"], found["bits"], found["target"]) == ("resnet23", 2, "cpu")

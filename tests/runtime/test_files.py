@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import hashlib
 import os
+import signal
 import stat
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from qmdd.runtime.files import folder_in_place, sha256_of, write_atomically
+from qmdd.runtime.files import folder_in_place, locked, sha256_of, write_atomically
+from qmdd.runtime.renames import exchange, rename_to_free
 
 NOT_ROOT = pytest.mark.skipif(
     not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write anywhere"
@@ -162,8 +166,15 @@ def test_interruption_keeps_the_folder_that_was_to_be_replaced(tmp_path: Path, o
     assert _tree(tmp_path) == OLD
 
 
+@pytest.fixture
+def in_two_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file system where two names cannot be exchanged."""
+    monkeypatch.setattr("qmdd.runtime.files.exchange", lambda _one, _other: False)
+
+
 @pytest.mark.parametrize("failing", [1, 2])
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), OSError(errno.EIO, "I/O error")])
+@pytest.mark.usefixtures("in_two_steps")
 def test_failure_while_swapping_restores_the_old_folder(
     tmp_path: Path, old: Path, monkeypatch: pytest.MonkeyPatch, failing: int, error: BaseException
 ) -> None:
@@ -183,6 +194,7 @@ def test_failure_while_swapping_restores_the_old_folder(
 
 
 @pytest.mark.parametrize("done", [1, 2])
+@pytest.mark.usefixtures("in_two_steps")
 def test_interruption_just_after_a_rename_leaves_one_whole_folder(
     tmp_path: Path, old: Path, monkeypatch: pytest.MonkeyPatch, done: int
 ) -> None:
@@ -284,10 +296,11 @@ def test_a_parent_that_cannot_be_written_leaves_nothing(
     assert _tree(tmp_path) == {}
 
 
-@pytest.mark.parametrize("call", ["fsync", "replace"])
+@pytest.mark.parametrize("call", ["fsync", "rename"])
 def test_full_disk_leaves_no_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
 ) -> None:
+    monkeypatch.setattr("qmdd.runtime.renames._renameat2", lambda *_: False)
     with pytest.raises(OSError, match="No space left"):
         _build(tmp_path / "out", lambda _: monkeypatch.setattr(os, call, _full))
     assert _tree(tmp_path) == {}
@@ -305,3 +318,165 @@ def test_relative_targets_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     with pytest.raises(FileExistsError):
         _build(Path())
     assert _tree(tmp_path) == NEW
+
+
+def _killed(work: Callable[[], object]) -> None:
+    """Run ``work`` in a process of its own, which is killed or ends."""
+    child = os.fork()
+    if not child:
+        try:
+            work()
+        finally:
+            os._exit(0)
+    os.waitpid(child, 0)
+
+
+def _kill(*_: object) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_while_a_folder_is_replaced_there_is_always_one(tmp_path: Path, old: Path) -> None:
+    """Somebody who looks all the time finds the one or the other, whole."""
+    (tmp_path / "other").mkdir()
+    if not exchange(old, tmp_path / "other"):
+        pytest.skip("this file system cannot exchange two names")
+    missing, ended = [], threading.Event()
+
+    def look() -> None:
+        while not ended.is_set():
+            try:
+                os.stat(old)
+            except FileNotFoundError:
+                missing.append(1)
+
+    looking = threading.Thread(target=look)
+    looking.start()
+    for _ in range(100):
+        _build(old, replace=True)
+    ended.set()
+    looking.join()
+    assert not missing
+
+
+@pytest.mark.parametrize("step", ["inside", "exchanged"])
+def test_what_a_killed_run_left_goes_with_the_next(
+    tmp_path: Path, old: Path, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    def work() -> None:
+        if step == "exchanged":
+            monkeypatch.setattr("qmdd.runtime.files.sync_folder", _kill)
+            monkeypatch.setattr("qmdd.runtime.files._sync", lambda _: None)
+        _build(old, _kill if step == "inside" else lambda _: None, replace=True)
+
+    _killed(work)
+    assert set(os.listdir(old)) == ({"old"} if step == "inside" else {"new"})
+    assert len(os.listdir(tmp_path)) == 2
+    _build(old, replace=True)
+    assert _tree(tmp_path) == NEW
+
+
+@pytest.mark.usefixtures("in_two_steps")
+def test_a_kill_between_two_steps_is_recovered_from(
+    tmp_path: Path, old: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = os.replace
+
+    def replace(source: Path, destination: Path) -> None:
+        real(source, destination)
+        _kill()
+
+    def work() -> None:
+        monkeypatch.setattr(os, "replace", replace)
+        _build(old, replace=True)
+
+    _killed(work)
+    assert not old.exists()
+    with pytest.raises(FileExistsError):  # it is there again, and replacing was not asked for
+        _build(old)
+    assert _tree(old) == {"old": b"old"}
+    _build(old, replace=True)
+    assert _tree(tmp_path) == NEW
+
+
+def test_what_a_killed_write_left_goes_with_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def work() -> None:
+        monkeypatch.setattr(os, "fsync", _kill)
+        write_atomically(tmp_path / "file", b"half")
+
+    _killed(work)
+    assert len(os.listdir(tmp_path)) == 1
+    write_atomically(tmp_path / "file", b"new")
+    assert _tree(tmp_path) == {"file": b"new"}
+
+
+def test_nobody_removes_what_another_works_on(tmp_path: Path) -> None:
+    with folder_in_place(tmp_path / "out") as first:
+        (first / "first").write_bytes(b"")
+        _build(tmp_path / "out")
+        assert (first / "first").exists()
+        (tmp_path / "out" / "new").unlink()
+        (tmp_path / "out").rmdir()
+    assert _tree(tmp_path) == {"out": None, "out/first": b""}
+
+
+def test_only_what_looks_like_ours_is_removed(tmp_path: Path) -> None:
+    """Names of another form, links, and what is locked stay."""
+    (tmp_path / "precious").write_bytes(b"1")
+    (tmp_path / f".file.{'0' * 16}").symlink_to(tmp_path / "precious")
+    (tmp_path / f".file.{'1' * 15}").write_bytes(b"")
+    (tmp_path / f".file.{'x' * 16}").write_bytes(b"")
+    (tmp_path / f".other.{'2' * 16}").write_bytes(b"")
+    os.mkfifo(tmp_path / f".file.{'3' * 16}")
+    locked_one = tmp_path / f".file.{'4' * 16}"
+    locked_one.write_bytes(b"")
+    before = set(os.listdir(tmp_path))
+    with locked_one.open("rb") as stream:
+        fcntl.flock(stream, fcntl.LOCK_EX)
+        write_atomically(tmp_path / "file", b"new")
+    gone = before - set(os.listdir(tmp_path))
+    assert gone == {f".file.{'3' * 16}"}
+    assert (tmp_path / "precious").read_bytes() == b"1"
+
+
+def test_a_locked_folder_is_not_replaced(tmp_path: Path, old: Path) -> None:
+    with locked(old), pytest.raises(BlockingIOError, match="in use by another process"):
+        _build(old, replace=True)
+    assert _tree(tmp_path) == OLD
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_a_free_name_is_renamed_to_and_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, known: bool
+) -> None:
+    if not known:
+        monkeypatch.setattr("qmdd.runtime.renames._renameat2", lambda *_: False)
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "file").write_bytes(name.encode())
+    with pytest.raises(FileExistsError):
+        rename_to_free(tmp_path / "a", tmp_path / "b")
+    rename_to_free(tmp_path / "a", tmp_path / "c")
+    assert _tree(tmp_path) == {"b": None, "b/file": b"b", "c": None, "c/file": b"a"}
+
+
+def test_an_exchange_needs_both(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    with pytest.raises(FileNotFoundError, match="b"):
+        exchange(tmp_path / "a", tmp_path / "b")
+
+
+def test_the_name_is_on_the_disk_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a power cut the new content, under its name: the folder is synced after the rename."""
+    real, synced = os.fsync, []
+
+    def fsync(handle: int) -> None:
+        synced.append((os.readlink(f"/proc/self/fd/{handle}"), (tmp_path / "file").exists()))
+        real(handle)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    write_atomically(tmp_path / "file", b"new")
+    assert (os.fspath(tmp_path), True) in synced
+    _build(tmp_path / "out")
+    assert synced[-1] == (os.fspath(tmp_path), True)

@@ -1,0 +1,5 @@
+"""``python -m hardening.faults``."""
+
+from .command import main
+
+main()
