@@ -21,8 +21,9 @@ import torch
 from qmdd.cli.output import Report, progress
 from qmdd.models.quantizers import ACTIVATIONS, QUANTIZED_BITS, ActivationQuantizer
 
+from ..records import record_result
 from .bit_patterns import BLOCK, BLOCKS, wrong_codes
-from .record import Rows, write_record
+from .rows import Rows
 from .subjects import SORTS, Subject, subjects
 
 #: Blocks between two reports of progress.
@@ -110,7 +111,7 @@ def main(argv: list[str] | None = None) -> int:
         "rows": done,
     }
     if arguments.record is not None:
-        write_record(arguments.record, result, ("torch", "numpy"))
+        record_result(arguments.record, result, ("torch", "numpy"))
     sys.stdout.write(f"{wrong} wrong of {result['floats']} codes, {len(done)} quantizers\n")
     return 1 if wrong else 0
 

@@ -23,7 +23,8 @@ from typing import Any, NamedTuple
 
 from qmdd.cli.output import progress
 
-from .record import Rows, write_record
+from ..records import record_result
+from .rows import Rows
 
 SOURCE = Path(__file__).parent / "native"
 #: Inputs that reach what is known to be reachable, and those that once broke something.
@@ -190,7 +191,7 @@ def main(argv: list[str] | None = None) -> int:
         SEEDS.write_text("".join(f"{data.hex()}\n" for data in kept), encoding="ascii")
     result = _result(rows)
     if arguments.record is not None:
-        write_record(arguments.record, result, ())
+        record_result(arguments.record, result, ())
     sys.stdout.write(f"{result['executions']} executions, {len(result['found'])} findings\n")
     return 1 if result["found"] else 0
 

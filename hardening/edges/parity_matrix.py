@@ -29,11 +29,12 @@ from qmdd.runtime.bundle import NATIVE_MODEL, Bundle
 from qmdd.runtime.native import KERNELS_VARIABLE
 from qmdd.runtime.parity import LOGIT_BAR
 
+from ..records import record_result
 from .environments import EnvironmentFailure, overlay, variables
 from .matrix_exports import ExportJob, export_jobs, exported_by
 from .matrix_inputs import write_sets
 from .matrix_jobs import NOT_HERE, Job, jobs
-from .record import PACKAGES, Rows, write_record
+from .rows import PACKAGES, Rows
 from .whole_set import exported, images_of
 
 
@@ -179,7 +180,7 @@ def main(argv: list[str] | None = None) -> int:
     result = summary(rows.rows)
     if arguments.record is not None:
         named = {"checkpoint": arguments.checkpoint.name, **result}
-        write_record(arguments.record, named, (*PACKAGES, "openvino", "qonnx"))
+        record_result(arguments.record, named, (*PACKAGES, "openvino", "qonnx"))
     sys.stdout.write(
         f"{result['wrong']} wrong of {result['codes']} codes in {result['cells']} cells, "
         f"{len(result['failed'])} failed, {len(result['not_done'])} not done\n"

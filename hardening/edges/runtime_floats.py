@@ -22,8 +22,9 @@ import numpy as np
 from qmdd.cli.output import Report, progress
 from qmdd.models.float_order import F32
 
+from ..records import record_result
 from .bit_patterns import BLOCKS, block_of, table_codes
-from .record import PACKAGES, Rows, write_record
+from .rows import PACKAGES, Rows
 from .runtimes import CodesOf, runtimes
 from .subjects import Subject
 
@@ -94,7 +95,7 @@ def main(argv: list[str] | None = None) -> int:
     )
     result = {"floats": sum(row["floats"] for row in rows.rows), "wrong": bad, "rows": rows.rows}
     if arguments.record is not None:
-        write_record(arguments.record, result, (*PACKAGES, "openvino", "qonnx"))
+        record_result(arguments.record, result, (*PACKAGES, "openvino", "qonnx"))
     sys.stdout.write(f"{bad} wrong of {result['floats']} codes\n")
     return 1 if bad else 0
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,7 +17,7 @@ from hardening.edges.matrix_exports import export_jobs
 from hardening.edges.matrix_inputs import write_sets
 from hardening.edges.matrix_jobs import Job, jobs
 from hardening.edges.parity_matrix import is_wrong, run_job, summary
-from hardening.edges.record import Rows, write_record
+from hardening.edges.rows import Rows
 from hardening.edges.runtimes import CHANNELS, runtimes
 from hardening.edges.subjects import SORTS, Subject, subjects
 from hardening.edges.whole_set import passed, totals
@@ -197,10 +196,3 @@ def test_rows_outlive_their_run(tmp_path: Path) -> None:
     Rows(path).add({"name": "a", "wrong": 0})
     assert Rows(path).find(name="a") == {"name": "a", "wrong": 0}
     assert Rows(path).find(name="b") is None
-
-
-def test_a_record_says_what_it_was_measured_with(tmp_path: Path) -> None:
-    write_record(tmp_path / "record.json", {"wrong": 0}, ("numpy",))
-    data = json.loads((tmp_path / "record.json").read_text())
-    assert {"label", "measured", "processor", "python", "versions", "wrong"} == set(data)
-    assert data["versions"]["numpy"] == np.__version__
