@@ -32,7 +32,7 @@ SEEDS, FOUND = SOURCE / "seeds.txt", SOURCE / "found.txt"
 #: Longest input, bytes: what comes after the attributes a generator draws.
 LONGEST = 256
 #: Runs after which a row is kept.
-SLICE = 5000
+SLICE = 20000
 _LIMITS = ("-rss_limit_mb=1024", "-timeout=60", f"-max_len={LONGEST}", "-print_final_stats=1")
 
 
