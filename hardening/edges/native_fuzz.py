@@ -31,6 +31,8 @@ SOURCE = Path(__file__).parent / "native"
 SEEDS, FOUND = SOURCE / "seeds.txt", SOURCE / "found.txt"
 #: Longest input, bytes: what comes after the attributes a generator draws.
 LONGEST = 256
+#: Longest input that is kept.
+KEPT = 40
 #: Runs after which a row is kept.
 SLICE = 20000
 _LIMITS = ("-rss_limit_mb=1024", "-timeout=60", f"-max_len={LONGEST}", "-print_final_stats=1")
@@ -133,10 +135,10 @@ def smallest(binary: Path, corpus: Path, merged: Path) -> list[bytes]:
     shutil.rmtree(merged, ignore_errors=True)
     merged.mkdir(parents=True)
     subprocess.run(
-        [str(binary), "-merge=1", *_LIMITS, str(merged), str(corpus)],
+        [str(binary), "-merge=1", *_LIMITS, f"-max_len={KEPT}", str(merged), str(corpus)],
         cwd=binary.parent, capture_output=True, check=False,
     )  # fmt: skip
-    found = [path.read_bytes() for path in merged.iterdir()]
+    found = [data for path in merged.iterdir() if (data := path.read_bytes())]
     return sorted(found, key=lambda data: (len(data), data))
 
 
