@@ -80,6 +80,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--sort", choices=[*SORTS, "zoo"], help="of parameters; default: all")
     parser.add_argument("--rows", type=Path, default=Path("runs/all_floats.jsonl"),
                         help="what is done already (%(default)s)")  # fmt: skip
+    parser.add_argument("--seconds", type=float, default=float("inf"),
+                        help="begin none after so many; the record says what is left")  # fmt: skip
     parser.add_argument("--record", type=Path, help="write the result to this file")
     parser.add_argument("--threads", type=int, default=1, help="of PyTorch (%(default)s)")
     return parser
@@ -91,9 +93,10 @@ def main(argv: list[str] | None = None) -> int:
     torch.set_num_threads(arguments.threads)
     rows = Rows(arguments.rows)
     chosen = _chosen(arguments)
+    ends = time.monotonic() + arguments.seconds
     with progress() as report:
         for subject in chosen:
-            if rows.find(**subject._asdict()) is not None:
+            if rows.find(**subject._asdict()) is not None or time.monotonic() > ends:
                 continue
             started = time.perf_counter()
             compared, wrong = wrong_of(subject.quantizer(), report=report, name=subject.name)
@@ -108,11 +111,14 @@ def main(argv: list[str] | None = None) -> int:
         "floats": sum(row["floats"] for row in done),
         "wrong": wrong,
         "seconds": sum(row["seconds"] for row in done),
+        "left": [s.name for s in chosen if rows.find(**s._asdict()) is None],
         "rows": done,
     }
     if arguments.record is not None:
         record_result(arguments.record, result, ("torch", "numpy"))
-    sys.stdout.write(f"{wrong} wrong of {result['floats']} codes, {len(done)} quantizers\n")
+    sys.stdout.write(
+        f"{wrong} wrong of {result['floats']} codes, {len(done)} quantizers of {len(chosen)}\n"
+    )
     return 1 if wrong else 0
 
 
