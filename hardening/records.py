@@ -6,7 +6,7 @@ import datetime
 import json
 import os
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -17,13 +17,16 @@ from qmdd.runtime.machine import processor
 PACKAGES = ("torch", "onnx", "onnxruntime", "numpy", "pillow", "av", "safetensors")
 
 
-def record_result(path: Path, result: Mapping[str, Any]) -> None:
+def record_result(
+    path: Path, result: Mapping[str, Any], packages: Sequence[str] = PACKAGES
+) -> None:
     """Write ``result`` to ``path`` as JSON, with the date, the machine and the versions."""
     data = {
         "measured": datetime.date.today().isoformat(),
         "processor": f"{processor()}, {os.cpu_count()} cores",
         "python": platform.python_version(),
-        "versions": {name: metadata.version(name).split("+")[0] for name in PACKAGES},
+        "versions": {name: metadata.version(name).split("+")[0] for name in packages},
         **result,
     }
+    path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, json.dumps(data, indent=1).encode() + b"\n")

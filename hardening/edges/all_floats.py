@@ -21,8 +21,9 @@ import torch
 from qmdd.cli.output import Report, progress
 from qmdd.models.quantizers import ACTIVATIONS, QUANTIZED_BITS, ActivationQuantizer
 
+from ..records import record_result
 from .bit_patterns import BLOCK, BLOCKS, wrong_codes
-from .record import Rows, write_record
+from .rows import Rows
 from .subjects import SORTS, Subject, subjects
 
 #: Blocks between two reports of progress.
@@ -79,6 +80,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--sort", choices=[*SORTS, "zoo"], help="of parameters; default: all")
     parser.add_argument("--rows", type=Path, default=Path("runs/all_floats.jsonl"),
                         help="what is done already (%(default)s)")  # fmt: skip
+    parser.add_argument("--seconds", type=float, default=float("inf"),
+                        help="begin none after so many; the record says what is left")  # fmt: skip
     parser.add_argument("--record", type=Path, help="write the result to this file")
     parser.add_argument("--threads", type=int, default=1, help="of PyTorch (%(default)s)")
     return parser
@@ -90,9 +93,10 @@ def main(argv: list[str] | None = None) -> int:
     torch.set_num_threads(arguments.threads)
     rows = Rows(arguments.rows)
     chosen = _chosen(arguments)
+    ends = time.monotonic() + arguments.seconds
     with progress() as report:
         for subject in chosen:
-            if rows.find(**subject._asdict()) is not None:
+            if rows.find(**subject._asdict()) is not None or time.monotonic() > ends:
                 continue
             started = time.perf_counter()
             compared, wrong = wrong_of(subject.quantizer(), report=report, name=subject.name)
@@ -107,11 +111,14 @@ def main(argv: list[str] | None = None) -> int:
         "floats": sum(row["floats"] for row in done),
         "wrong": wrong,
         "seconds": sum(row["seconds"] for row in done),
+        "left": [s.name for s in chosen if rows.find(**s._asdict()) is None],
         "rows": done,
     }
     if arguments.record is not None:
-        write_record(arguments.record, result, ("torch", "numpy"))
-    sys.stdout.write(f"{wrong} wrong of {result['floats']} codes, {len(done)} quantizers\n")
+        record_result(arguments.record, result, ("torch", "numpy"))
+    sys.stdout.write(
+        f"{wrong} wrong of {result['floats']} codes, {len(done)} quantizers of {len(chosen)}\n"
+    )
     return 1 if wrong else 0
 
 

@@ -29,7 +29,7 @@ class Job:
         sizes: names of the sets; none for all.
         packages: versions in place of the installed ones.
         kernels: of the native operators.
-        images: of each size, if not all.
+        images: of each size; by default as many as the batch, and three at least.
         claims: least side that the model takes.
     """
 

@@ -27,6 +27,10 @@ LEVELS = {
 }
 
 
+#: Images of a cell whose batch is smaller.
+FEWEST = 3
+
+
 class _OnnxRuntime:
     """A session at a level; the other settings are those of ``qmdd.runtime.session``."""
 
@@ -104,7 +108,7 @@ def cells(job: dict[str, Any]) -> Iterator[dict[str, Any]]:
 def _compared(
     session: Any, arrays: dict[str, np.ndarray], batch: int, most: int | None
 ) -> dict[str, Any]:
-    images = arrays["images"][:most]
+    images = arrays["images"][: most or max(batch, FEWEST)]
     layers = [key.removeprefix("codes:") for key in arrays if key.startswith("codes:")]
     codes = wrong = flipped = 0
     largest = 0.0

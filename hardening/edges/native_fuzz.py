@@ -5,7 +5,7 @@
 Every kernel that this processor can run is compared with the definition (runtime/native/conv.h) or
 with the scalar kernel: odd shapes, halos and alignments, thresholds at the infinities, NaN,
 subnormal numbers, zeros of both signs. Models whose attributes, constants and inputs lie are given
-to the operators themselves. It needs Clang with its runtime (Debian: clang, libclang-rt-14-dev). A
+to the operators themselves. It needs Clang with its runtime (Debian: clang, libclang-rt-dev). A
 run that is interrupted goes on where it was (``--rows``). The exit code is 1 if something was
 found; what it was lies in the folder of the build, as ``crash-*``.
 """
@@ -23,15 +23,18 @@ from typing import Any, NamedTuple
 
 from qmdd.cli.output import progress
 
-from .record import Rows, write_record
+from ..records import record_result
+from .rows import Rows
 
 SOURCE = Path(__file__).parent / "native"
 #: Inputs that reach what is known to be reachable, and those that once broke something.
 SEEDS, FOUND = SOURCE / "seeds.txt", SOURCE / "found.txt"
 #: Longest input, bytes: what comes after the attributes a generator draws.
 LONGEST = 256
+#: Longest input that is kept.
+KEPT = 40
 #: Runs after which a row is kept.
-SLICE = 5000
+SLICE = 20000
 _LIMITS = ("-rss_limit_mb=1024", "-timeout=60", f"-max_len={LONGEST}", "-print_final_stats=1")
 
 
@@ -73,7 +76,9 @@ def build(folder: Path) -> Path:
     clang = compiler()
     cmake = shutil.which("cmake") or shutil.which("cmake", path=str(Path(sys.executable).parent))
     if clang is None or cmake is None:
-        raise FuzzError("needs CMake and Clang with libFuzzer: apt-get install clang, and make env")
+        raise FuzzError(
+            "needs CMake (make env) and Clang with libFuzzer: apt-get install clang libclang-rt-dev"
+        )
     for arguments in (
         ["-S", str(SOURCE), "-B", str(folder), f"-DCMAKE_CXX_COMPILER={clang}"],
         ["--build", str(folder), "--target", "native_fuzz", "--parallel", "2"],
@@ -130,10 +135,10 @@ def smallest(binary: Path, corpus: Path, merged: Path) -> list[bytes]:
     shutil.rmtree(merged, ignore_errors=True)
     merged.mkdir(parents=True)
     subprocess.run(
-        [str(binary), "-merge=1", *_LIMITS, str(merged), str(corpus)],
+        [str(binary), "-merge=1", *_LIMITS, f"-max_len={KEPT}", str(merged), str(corpus)],
         cwd=binary.parent, capture_output=True, check=False,
     )  # fmt: skip
-    found = [path.read_bytes() for path in merged.iterdir()]
+    found = [data for path in merged.iterdir() if (data := path.read_bytes())]
     return sorted(found, key=lambda data: (len(data), data))
 
 
@@ -188,7 +193,7 @@ def main(argv: list[str] | None = None) -> int:
         SEEDS.write_text("".join(f"{data.hex()}\n" for data in kept), encoding="ascii")
     result = _result(rows)
     if arguments.record is not None:
-        write_record(arguments.record, result, ())
+        record_result(arguments.record, result, ())
     sys.stdout.write(f"{result['executions']} executions, {len(result['found'])} findings\n")
     return 1 if result["found"] else 0
 

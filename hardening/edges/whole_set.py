@@ -26,7 +26,8 @@ from qmdd.models.zoo import builtin_checkpoint
 from qmdd.runtime.bundle import NATIVE_MODEL, Bundle
 from qmdd.runtime.native import library_path
 
-from .record import PACKAGES, Rows, write_record
+from ..records import record_result
+from .rows import PACKAGES, Rows
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 #: Images between two rows.
@@ -167,7 +168,7 @@ def main(argv: list[str] | None = None) -> int:
     result = {"checkpoint": arguments.checkpoint.name, "images": len(images),
               "threads": arguments.threads, "tiers": found}  # fmt: skip
     if arguments.record is not None:
-        write_record(arguments.record, result, (*PACKAGES, "openvino"))
+        record_result(arguments.record, result, (*PACKAGES, "openvino"))
     for tier, row in found.items():
         sys.stdout.write(f"{tier}: {row['wrong_codes']} wrong of {row['codes_compared']} codes\n")
     return 0 if passed(found) else 1

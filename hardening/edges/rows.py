@@ -1,20 +1,13 @@
-"""Results of long runs: rows as they come, then one file with the machine and the versions."""
+"""Rows of an unfinished run; what is done is not done again."""
 
 from __future__ import annotations
 
-import datetime
 import json
 import os
-import platform
-from collections.abc import Sequence
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from qmdd.runtime.files import write_atomically
-from qmdd.runtime.machine import processor
-
-#: Packages that results depend on.
+#: Packages that results here depend on.
 PACKAGES = ("torch", "onnx", "onnxruntime", "numpy")
 
 
@@ -38,17 +31,3 @@ class Rows:
             log.write(json.dumps(row) + "\n")
             log.flush()
             os.fsync(log.fileno())
-
-
-def write_record(path: Path, result: dict[str, Any], packages: Sequence[str] = PACKAGES) -> None:
-    """Write ``result`` with the day, the processor and the versions that it was measured with."""
-    data = {
-        "label": "measured",
-        "measured": datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
-        "processor": f"{processor()}, {os.cpu_count()} cores",
-        "python": platform.python_version(),
-        "versions": {package: metadata.version(package).split("+")[0] for package in packages},
-        **result,
-    }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, (json.dumps(data, indent=2) + "\n").encode())
