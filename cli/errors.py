@@ -52,6 +52,14 @@ _ROOM_ERRORS = {
     "exporter.errors": "ExportError",
     "runtime.errors": "RuntimeFailure",
 }
+#: What torch, oneDNN below it, safetensors and threads say where a MemoryError is meant.
+_NO_MEMORY = (
+    "can't allocate memory",
+    "out of memory",
+    "Cannot allocate memory",
+    "could not create a primitive",
+    "can't start new thread",
+)
 _ROOT = (__package__ or "qmdd.cli").rpartition(".")[0]
 
 
@@ -121,7 +129,7 @@ def message_of(error: BaseException, extra: str = "export") -> str:
         text = error.format_message()
     elif isinstance(error, (CommandError, *_room_errors())):
         text = str(error)
-    elif isinstance(error, MemoryError) or _is_torch_out_of_memory(error):
+    elif isinstance(error, MemoryError) or _is_out_of_memory(error):
         text = "not enough memory; close other programs, or use fewer or smaller images at a time"
     elif isinstance(error, ImportError):
         text = _import_message(error, extra)
@@ -146,11 +154,8 @@ def _room_errors() -> tuple[type[BaseException], ...]:
     return tuple(found)
 
 
-def _is_torch_out_of_memory(error: BaseException) -> bool:
-    text = str(error)
-    return isinstance(error, RuntimeError) and (
-        "can't allocate memory" in text or "out of memory" in text
-    )
+def _is_out_of_memory(error: BaseException) -> bool:
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in _NO_MEMORY)
 
 
 def _import_message(error: ImportError, extra: str) -> str:

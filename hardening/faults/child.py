@@ -18,6 +18,7 @@ from .moments import Moments
 LIMIT, GRACE = 300.0, 20.0
 #: Linux's number for "what my children leave becomes my child".
 _PR_SET_CHILD_SUBREAPER = 36
+_HELD = (signal.SIGINT, signal.SIGTERM)
 
 
 class Ended(NamedTuple):
@@ -65,12 +66,15 @@ def run(
         environment: variables that are set for it.
     """
     receiver, sender = os.pipe()
+    # In the child they wait until the command itself has begun.
+    held = signal.pthread_sigmask(signal.SIG_BLOCK, _HELD)
     started = time.perf_counter()
     child = os.fork()
     if not child:
         os.close(receiver)
         os.environ.update(environment or {})
         _command(arguments, place, kill_at, sender, before or (lambda: None), stdout)
+    signal.pthread_sigmask(signal.SIG_SETMASK, held)
     os.close(sender)
     handle = os.pidfd_open(child)
     try:
@@ -118,8 +122,10 @@ def _command(
         moments = Moments(os.fspath(place), kill_at)
         before()
         try:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, _HELD)
             main.cli.main(args=list(arguments), prog_name="qmdd")
         except SystemExit as ended:
+            signal.pthread_sigmask(signal.SIG_BLOCK, _HELD)
             code = ended.code if isinstance(ended.code, int) else 1
         os.write(told, str(moments.count).encode())
         sys.stderr.flush()
