@@ -132,7 +132,14 @@ def main() -> None:
     """Entry point of the script ``qmdd``."""
     # SIGTERM (a container that is stopped) unwinds like Ctrl-C, so that nothing half-written stays.
     signal.signal(signal.SIGTERM, _terminate)
-    cli.main(prog_name="qmdd")
+    try:
+        cli.main(prog_name="qmdd")
+    finally:
+        # Everything is said and done, but the interpreter takes a moment to end: it would answer a
+        # signal with a traceback.
+        for number in (signal.SIGINT, signal.SIGTERM):
+            if signal.getsignal(number) is not signal.SIG_IGN:  # as in a shell's background
+                signal.signal(number, signal.SIG_DFL)
 
 
 if __name__ == "__main__":

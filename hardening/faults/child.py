@@ -78,6 +78,7 @@ def run(
     os.close(sender)
     handle = os.pidfd_open(child)
     try:
+        os.read(receiver, 1)  # it has begun
         if not select.select([handle], [], [], LIMIT if kill_after is None else kill_after)[0]:
             os.kill(child, number)
             if not select.select([handle], [], [], LIMIT)[0]:
@@ -122,6 +123,7 @@ def _command(
         moments = Moments(os.fspath(place), kill_at)
         before()
         try:
+            os.write(told, b"b")
             signal.pthread_sigmask(signal.SIG_UNBLOCK, _HELD)
             main.cli.main(args=list(arguments), prog_name="qmdd")
         except SystemExit as ended:

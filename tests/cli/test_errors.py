@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 
 import click
 import pytest
@@ -94,6 +95,14 @@ def test_names_cannot_steer_the_terminal(capsys: pytest.CaptureFixture[str]) -> 
     explain(CommandError("\x1b[2Jevil\udcff.png"), State())
     assert capsys.readouterr().err == "qmdd: error: \\x1b[2Jevil\\udcff.png\n"
     assert printable("größe 図.png") == "größe 図.png"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_while_the_interpreter_ends_shows_no_traceback(process, number: int) -> None:
+    code = f"import atexit, os; atexit.register(lambda: os.kill(os.getpid(), {int(number)}))"
+    done = process("--version", code=code)
+    assert done.stdout.startswith("qmdd ")
+    assert (done.returncode, done.stderr) == (-number, "")
 
 
 def test_missing_library_names_the_extra_of_the_command(process, tmp_path, image_folder) -> None:
