@@ -9,9 +9,11 @@ from __future__ import annotations
 import dataclasses
 import errno
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Callable
+from types import FrameType
 
 import click
 
@@ -71,6 +73,30 @@ class Terminated(KeyboardInterrupt):
     """SIGTERM; unwinds like Ctrl-C."""
 
 
+#: Signals that have come. A library that is being imported may turn an interruption into an error
+#: of its own, such as one of numpy's that it cannot be loaded.
+_came: list[int] = []
+
+
+def take_signals() -> None:
+    """Let SIGINT and SIGTERM interrupt the command from here on; an ignored SIGINT stays so."""
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # as in a shell's background
+        signal.signal(signal.SIGINT, _interrupt)
+    signal.signal(signal.SIGTERM, _interrupt)
+
+
+def leave_signals() -> None:
+    """Let them end the process: an interpreter that is ending would answer with a traceback."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, signal.SIG_DFL)
+
+
+def _interrupt(number: int, _frame: FrameType | None) -> None:
+    _came.append(number)
+    raise Terminated if number == signal.SIGTERM else KeyboardInterrupt
+
+
 @dataclasses.dataclass
 class State:
     """What the commands tell the place where errors end.
@@ -104,8 +130,8 @@ def explain(error: BaseException, state: State) -> int:
     """Say on stderr what ``error`` means and return the exit code."""
     if isinstance(error, SystemExit):  # click's and rich's way to end at a closed pipe
         return error.code if isinstance(error.code, int) else FAILURE
-    if isinstance(error, (click.Abort, KeyboardInterrupt)):
-        terminated = isinstance(error.__cause__ or error, Terminated)
+    if isinstance(error, (click.Abort, KeyboardInterrupt)) or _came:
+        terminated = isinstance(error.__cause__ or error, Terminated) or signal.SIGTERM in _came
         kept = f"; {state.kept()}" if state.kept else ""
         _say(f"qmdd: {'terminated' if terminated else 'interrupted'}{kept}")
         return TERMINATED if terminated else INTERRUPTED

@@ -9,14 +9,12 @@ from __future__ import annotations
 import difflib
 import importlib
 import keyword
-import signal
 import sys
-from types import FrameType
 from typing import Any
 
 import click
 
-from .errors import EXTRAS, State, Terminated, explain, finish_stdout
+from .errors import EXTRAS, State, explain, finish_stdout, leave_signals, take_signals
 from .options import debug_option
 
 #: One line of help for each command, in the order in which they are listed.
@@ -124,22 +122,14 @@ def cli() -> None:
     """
 
 
-def _terminate(_number: int, _frame: FrameType | None) -> None:
-    raise Terminated
-
-
 def main() -> None:
-    """Entry point of the script ``qmdd``."""
-    # SIGTERM (a container that is stopped) unwinds like Ctrl-C, so that nothing half-written stays.
-    signal.signal(signal.SIGTERM, _terminate)
+    """Entry point: what ``python -m`` runs, and :mod:`.start`."""
+    # Both unwind alike (SIGTERM: a container that is stopped), so that nothing half-written stays.
+    take_signals()
     try:
         cli.main(prog_name="qmdd")
     finally:
-        # Everything is said and done, but the interpreter takes a moment to end: it would answer a
-        # signal with a traceback.
-        for number in (signal.SIGINT, signal.SIGTERM):
-            if signal.getsignal(number) is not signal.SIG_IGN:  # as in a shell's background
-                signal.signal(number, signal.SIG_DFL)
+        leave_signals()
 
 
 if __name__ == "__main__":

@@ -116,10 +116,10 @@ def _command(
             os.dup2(handle, number)
         sys.stdin, sys.stdout, sys.stderr = (os.fdopen(n, "w" if n else "r") for n in range(3))
 
-        from qmdd.cli import main
+        from qmdd.cli import errors, main
 
-        signal.signal(signal.SIGTERM, main._terminate)
         signal.signal(signal.SIGINT, signal.default_int_handler)
+        errors.take_signals()
         moments = Moments(os.fspath(place), kill_at)
         before()
         try:

@@ -5,10 +5,13 @@ from __future__ import annotations
 import errno
 import os
 import signal
+import subprocess
+import sys
 
 import click
 import pytest
 
+from qmdd.cli import errors
 from qmdd.cli.errors import CommandError, State, explain, message_of, printable
 from qmdd.exporter.errors import ExportError, ParityError
 from qmdd.models.errors import CheckpointError
@@ -103,6 +106,32 @@ def test_a_signal_while_the_interpreter_ends_shows_no_traceback(process, number:
     done = process("--version", code=code)
     assert done.stdout.startswith("qmdd ")
     assert (done.returncode, done.stderr) == (-number, "")
+
+
+def test_an_interruption_that_a_library_turned_into_its_own_error(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(errors, "_came", [])
+    for number, code, said in ((signal.SIGINT, 130, "interrupted"), (15, 143, "terminated")):
+        with pytest.raises(KeyboardInterrupt):
+            errors._interrupt(number, None)
+        assert explain(ImportError("numpy: failed to load", name="numpy"), State()) == code
+        assert capsys.readouterr().err == f"qmdd: {said}\n"
+
+
+def test_a_signal_while_the_command_line_is_imported_shows_no_traceback() -> None:
+    code = (
+        "import os, sys\n"
+        "class Finder:\n"
+        "    def find_spec(self, name, *more):\n"
+        "        if name == 'qmdd.cli.main': os.kill(os.getpid(), 2)\n"
+        "sys.meta_path.insert(0, Finder())\n"
+        "from qmdd.cli.start import main; main()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, "--version"], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGINT, "", "")
 
 
 def test_missing_library_names_the_extra_of_the_command(process, tmp_path, image_folder) -> None:
