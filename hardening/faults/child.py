@@ -52,6 +52,7 @@ def run(
     before: Callable[[], None] | None = None,
     stdout: int | None = None,
     environment: Mapping[str, str] | None = None,
+    adopted: bool = False,
 ) -> Ended:
     """Run ``qmdd`` with ``arguments`` in ``place``; it prints to ``../printed`` and ``../said``.
 
@@ -64,6 +65,7 @@ def run(
         before: is run in its process, before it.
         stdout: a descriptor in place of ``../printed``.
         environment: variables that are set for it.
+        adopted: this process has other children, so that orphans are not looked for.
     """
     receiver, sender = os.pipe()
     # In the child they wait until the command itself has begun.
@@ -93,7 +95,8 @@ def run(
         text = os.read(told.fileno(), 100).decode() if ready else ""
     if seconds > LIMIT:
         raise TimeoutError(f"qmdd {' '.join(arguments)}: more than {LIMIT:.0f} s")
-    return Ended(os.waitstatus_to_exitcode(status), int(text or 0), seconds, _end_orphans())
+    orphans = 0 if adopted else _end_orphans()
+    return Ended(os.waitstatus_to_exitcode(status), int(text or 0), seconds, orphans)
 
 
 def _command(
