@@ -31,10 +31,12 @@ def _number(name: str, default: int, text: str) -> Callable[[Any], Any]:
 
 @click.command("faults")
 @_number("--kills", 200, "Kills of each command at least, shared by its cases.")
+@_number("--moments", 60, "Up to so many, a case is killed at every moment.")
 @_number("--interrupts", 20, "Interruptions of each case, by each signal; starved, too.")
 @_number("--readings", 100, "Runs of each command that reads a bundle, which is replaced.")
 @_number("--crowd", 4000, "Images that are asked for at once, in each way.")
 @click.option("--command", "names", multiple=True, metavar="NAME", help="One of them; repeatable.")
+@click.option("--starve", "hungry", multiple=True, metavar="CASE", help="Only these are starved.")
 @click.option("--seed", type=int, default=0, show_default=True, metavar="N")
 @click.option(
     "--record",
@@ -45,10 +47,12 @@ def _number(name: str, default: int, text: str) -> Callable[[Any], Any]:
 @click.option("--list", "only_list", is_flag=True, help="List the cases.")
 def command(
     kills: int,
+    moments: int,
     interrupts: int,
     readings: int,
     crowd: int,
     names: tuple[str, ...],
+    hungry: tuple[str, ...],
     seed: int,
     record: Path | None,
     only_list: bool,
@@ -88,17 +92,19 @@ def command(
             shares = {
                 c.name: -(-kills // sum(o.command == c.command for o in CASES)) for c in CASES
             }
-            _kill(chosen, root, shares, seed, kept)
+            _kill(chosen, root, shares, moments, seed, kept)
         if interrupts:
-            _starve(chosen, root, interrupts, seed, kept)
-        if not names:
-            _replace_and_crowd(root, readings, crowd, seed, kept)
+            fed = [case for case in chosen if not hungry or case.name in hungry]
+            _starve(fed, root, interrupts, seed, kept)
+        _replace_and_crowd(root, readings, crowd, seed, kept)
     _print(kept)
     if faults(kept.found):
         sys.exit(1)
 
 
-def _kill(chosen: list[Case], root: Path, shares: dict[str, int], seed: int, kept: Record) -> None:
+def _kill(
+    chosen: list[Case], root: Path, shares: dict[str, int], moments: int, seed: int, kept: Record
+) -> None:
     from .kills import Tally, kill
 
     for case in chosen:
@@ -111,6 +117,7 @@ def _kill(chosen: list[Case], root: Path, shares: dict[str, int], seed: int, kep
                 root / "world",
                 root / "case" / "place",
                 shares[case.name],
+                moments=moments,
                 seed=seed,
                 tell=lambda done, total, what=case.name: report(what, done, total),  # type: ignore[misc]
             )
