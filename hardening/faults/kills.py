@@ -240,7 +240,7 @@ def kill(
         _count(unbroken, ended, tally, f"moment {at}", tell, wanted)
         tally.at_moments += ended.code == -9
     tries = 0
-    while tally.kills < wanted and tries < 3 * wanted:
+    while tally.kills < wanted and tries < 10 * wanted:
         tries += 1
         case.lay_out(world, place)
         after = draw.uniform(0, unbroken.seconds)
