@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
+import stat
 import sys
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,10 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
+#: Larger recipes are refused unread.
+_MAX_BYTES = 1 << 20
+#: What torch takes for a seed, with room for the number of a stage.
+_MAX_SEED = (1 << 63) - 1
 PRECISIONS = ("float32", "bfloat16")
 #: What a field's annotation takes, and how that is called.
 _TYPES: dict[str, tuple[tuple[type, ...], str]] = {
@@ -109,6 +114,8 @@ class Recipe:
         _check_types(self)
         if self.seed < 0 or self.statistics < 0:
             raise CalibrationError("recipe: seed and statistics must not be negative")
+        if self.seed > _MAX_SEED:
+            raise CalibrationError(f"recipe: seed must be at most {_MAX_SEED}")
         if not self.stages:
             raise CalibrationError("recipe: it needs at least one [[stage]]")
         if self.precision not in PRECISIONS:
@@ -157,14 +164,34 @@ def recipe_from_dict(data: dict[str, Any]) -> Recipe:
 
 
 def load_recipe(path: str | os.PathLike[str]) -> Recipe:
-    """Read a recipe file."""
+    """Read a recipe file.
+
+    Raises:
+        CalibrationError: missing, too large, not TOML, or not a recipe.
+    """
     try:
+        status = os.stat(path)
+        special = not (stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode))
+        if special or status.st_size > _MAX_BYTES:
+            raise CalibrationError(f"{path}: not a recipe, which is a file of at most 1 MiB")
         data = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+        _check_numbers(data)
     except OSError as error:
         raise CalibrationError(f"{path}: cannot read the recipe: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # TOML's and Unicode's are ValueErrors
         raise CalibrationError(f"{path}: not a TOML recipe: {error}") from error
     return recipe_from_dict(data)
+
+
+def _check_numbers(data: object) -> None:
+    """TOML's whole numbers have 64 bits; Python reads longer ones, and cannot always print them."""
+    if isinstance(data, dict):
+        data = list(data.values())
+    if isinstance(data, list):
+        for item in data:
+            _check_numbers(item)
+    elif isinstance(data, int) and not -(1 << 63) <= data < 1 << 63:
+        raise ValueError("a whole number of more than 64 bits")
 
 
 def default_recipe(bits: int, arch: str = "resnet23") -> Recipe:

@@ -184,6 +184,8 @@ class Trainer:
                 metadata = file.metadata() or {}
                 tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
             index, step = int(metadata["stage"]), int(metadata["step"])
+            if not 0 <= index < len(self.recipe.stages) or step < 0:
+                raise ValueError(f"stage {index + 1}, step {step}: there is none")
         except (SafetensorError, OSError, KeyError, ValueError) as error:
             raise _damaged(path, error) from error
         if metadata.get("identity") != self.identity:
@@ -197,9 +199,11 @@ class Trainer:
             detector = detector_from_config(self.recipe.config(self.recipe.stages[index].bits))
             detector.load_state_dict(model, strict=True)
             for name, parameter in detector.named_parameters():
-                for key in ("exp_avg", "exp_avg_sq"):
-                    moments[f"{key}.{name}"].reshape(parameter.shape)
-                moments[f"step.{name}"].reshape(())
+                shapes = {"exp_avg": parameter.shape, "exp_avg_sq": parameter.shape, "step": ()}
+                for key, shape in shapes.items():
+                    held = moments[f"{key}.{name}"]
+                    if held.shape != shape or not held.is_floating_point():
+                        raise KeyError(f"{key}.{name} is {held.dtype} {list(held.shape)}")
         except (RuntimeError, IndexError, KeyError) as error:
             raise _damaged(path, error) from error
         return index, step, detector, moments

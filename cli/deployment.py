@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .errors import printable
+from .errors import one_line, printable
 from .options import F
 from .output import print_json, print_line
 
@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from ..runtime.deploy.options import Options
     from ..runtime.deploy.outcome import Outcome
     from ..runtime.device.needs import TargetNeeds
+
+#: Of what a device tells, so many lines are shown.
+_MOST_LINES = 64
 
 
 def python_option(command: F) -> F:
@@ -62,7 +65,7 @@ def hosts_of(named: Sequence[str], list_: Path | None) -> list[Host]:
             [*(Host.parse(text) for text in named), *(read_hosts(list_) if list_ else ())]
         )
     except DeployError as error:
-        raise click.UsageError(printable(str(error))) from error
+        raise click.UsageError(one_line(str(error))) from error
     if not found:
         raise click.UsageError("name a host, or a list of them with --hosts")
     return found
@@ -89,26 +92,38 @@ def print_outcome(outcome: Outcome) -> None:
 
 
 def _verified(found: dict[str, Any]) -> list[str]:
+    from ..runtime.device.facts import Facts
+
     lines = []
-    for tier in found.get("parity") or ():
+    for tier in Facts(found).objects("parity")[:_MOST_LINES]:
+        names = ("wrong_codes", "codes_compared", "flipped_verdicts", "images")
+        wrong, compared, flipped, images = (_count(tier.number(name)) for name in names)
         lines.append(
-            f"{tier['tier']} ({tier['runtime']}): {tier['wrong_codes']:,} of "
-            f"{tier['codes_compared']:,} codes wrong, {tier['flipped_verdicts']:,} of "
-            f"{tier['images']:,} verdicts flipped"
+            f"{tier.text('tier')} ({tier.text('runtime')}): {wrong} of {compared} codes wrong, "
+            f"{flipped} of {images} verdicts flipped"
         )
     return lines
 
 
+def _count(number: float | None) -> str:
+    """A number that a device told, or a question mark."""
+    return "?" if number is None else f"{number:,.0f}"
+
+
 def _measured(found: dict[str, Any]) -> list[str]:
     """Latencies that ``qmdd bench`` measured there, by number of threads."""
+    from ..runtime.device.facts import Facts, mebibytes
+
     lines = []
-    for setting in found.get("configurations") or ():
-        threads = setting["threads"]
-        for row in setting["rows"]:
+    for setting in Facts(found).objects("configurations")[:_MOST_LINES]:
+        threads = setting.number("threads")
+        for row in setting.objects("rows")[:_MOST_LINES]:
+            median, memory = row.number("times", "median_ms"), row.number("peak_memory")
             lines.append(
-                f"measured ({row['name']}, {threads} thread{'' if threads == 1 else 's'}): "
-                f"{row['times']['median_ms']:.2f} ms an image, "
-                f"{row['peak_memory'] / (1 << 20):.0f} MiB"
+                f"measured ({row.text('name')}, {_count(threads)} "
+                f"thread{'' if threads == 1 else 's'}): "
+                f"{'?' if median is None else f'{median:.2f}'} ms an image, "
+                f"{'?' if memory is None else mebibytes(memory)}"
             )
     return lines
 

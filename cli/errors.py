@@ -18,6 +18,8 @@ from types import FrameType
 import click
 
 FAILURE, INTERRUPTED, TERMINATED = 1, 130, 143
+#: Of a line of ours; a path alone may have 4,096 bytes.
+_LONGEST = 6000
 
 #: The extra that holds the libraries of a command.
 EXTRAS = {
@@ -217,7 +219,13 @@ def _os_message(error: OSError) -> str:
 
 def _say(line: str) -> None:
     # File names may hold anything: nothing in them reaches the terminal as a control character.
-    click.echo(printable(line), err=True)
+    click.echo(one_line(line), err=True)
+
+
+def one_line(text: str) -> str:
+    """``text`` as a line for the terminal; of a very long one, what a file may hold, both ends."""
+    shown = printable(text)
+    return shown if len(shown) <= _LONGEST else f"{shown[: _LONGEST // 2]} ... {shown[-1000:]}"
 
 
 def printable(text: str) -> str:

@@ -94,12 +94,13 @@ def command(
             use_threads(threads)
         asked = Asked(checkpoint, module, golden, files, bench, bench_json, threads)
         found = gather(bundle, asked, say)
-        text = page(found) if output is not None else ""
+        # A file may have a name that is no text.
+        data = page(found).encode(errors="backslashreplace") if output is not None else b""
     if output is not None:
-        write_atomically(output, text.encode())
+        write_atomically(output, data)
     if as_json:
         print_json(found.data)
         return
     for line in found.data["verdict"]:
         print_line(f"{line['question']:10} {line['answer']}")
-    print_line(f"wrote {output} ({len(text.encode()):,} bytes)")
+    print_line(f"wrote {output} ({len(data):,} bytes)")

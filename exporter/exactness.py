@@ -67,7 +67,7 @@ def check_exact(model: onnx.ModelProto) -> None:
     Raises:
         ExportError: names each operation, its layer, and the way out.
     """
-    found = _Graph(model).inexact()
+    found = TracedGraph(model).inexact()
     if not found:
         return
     lines = [f"{layer}: {op} before a quantizer" for op, layer in found]
@@ -76,7 +76,7 @@ def check_exact(model: onnx.ModelProto) -> None:
     raise ExportError(f"not exact: {', '.join(lines[:3])}{more}; {advice}")
 
 
-class _Graph:
+class TracedGraph:
     """A traced graph, with what is known of its tensors."""
 
     def __init__(self, model: onnx.ModelProto) -> None:
@@ -90,14 +90,14 @@ class _Graph:
 
     def inexact(self) -> list[tuple[str, str]]:
         """``(operation, layer)`` of every node that leads to a quantizer and is not exact."""
-        leading = self._leading()
+        leading = self.leading()
         return [
-            (node.op_type, _layer(node))
+            (node.op_type, layer_of(node))
             for node in self.nodes
             if any(out in leading for out in node.output) and not self._exact(node)
         ]
 
-    def _leading(self) -> set[str]:
+    def leading(self) -> set[str]:
         """Every tensor that some quantizer's input depends on."""
         waiting = [node.input[0] for node in self.nodes if node.op_type == "MultiThreshold"]
         seen: set[str] = set()
@@ -109,6 +109,21 @@ class _Graph:
             if name in self.makers:
                 waiting.extend(filter(None, self.makers[name].input))
         return seen
+
+    def weight(self, name: str) -> float | None:
+        """The largest sum of magnitudes of a filter, where the weights ``name`` are known."""
+        held, scale = name, 1.0
+        node = self.makers.get(name)
+        if node is not None and node.op_type == "DequantizeLinear":
+            held = node.input[0]
+            factor = self.constants.get(node.input[1])
+            scale = float(np.abs(factor).max()) if factor is not None else float("nan")
+        value = self.constants.get(held)
+        if value is None:
+            return None
+        return (
+            float(np.abs(value.astype(np.float64)).reshape(value.shape[0], -1).sum(1).max()) * scale
+        )
 
     def _exact(self, node: onnx.NodeProto) -> bool:
         if node.op_type == "MultiThreshold":
@@ -148,7 +163,7 @@ class _Graph:
         return node.op_type in _INTEGER and all(self.integral(i) for i in node.input if i)
 
 
-def _layer(node: onnx.NodeProto) -> str:
+def layer_of(node: onnx.NodeProto) -> str:
     """The dotted name of the module that ``node`` comes from."""
     for prop in node.metadata_props:
         if prop.key == _SCOPES:

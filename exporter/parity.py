@@ -120,36 +120,45 @@ def compare(
         raise ParityError(f"no tier {sorted(unknown)[0]!r}; there are {', '.join(TIERS)}")
     tiers = _tiers_in(runtime, tiers)
     sides = [
-        _side(network, model, tier, runtime if tier == "deployed" else ONNXRUNTIME, threads)
+        side_of(network, model, tier, runtime if tier == "deployed" else ONNXRUNTIME, threads)
         for tier in tiers
     ]
     if native is not None:
-        sides.append(_side(network, native, NATIVE, NATIVE, threads))
+        sides.append(side_of(network, native, NATIVE, NATIVE, threads))
     for side in sides:
         side.result.fallbacks = unplanned(model, side.result.runtime, plan, threads)
     done = 0
     for batch in batches(images, contract):
         logits, codes = source_outputs(network, batch)
         for side in sides:
-            outputs = side.session.run(batch)
-            if side.probed.last:
-                outputs = channels_first(outputs)
-            side.result.add(logits, codes, outputs)
+            side.add(batch, logits, codes)
         done += len(batch)
         if report:
             report("parity", done, len(images))
     return [side.result for side in sides]
 
 
-class _Side(NamedTuple):
+class Side(NamedTuple):
     """One tier: the model that it runs, in a session, and what is found."""
 
     result: TierResult
     probed: Probed
     session: Session
 
+    def add(self, batch: U8, logits: F32, codes: Mapping[str, U8]) -> None:
+        """Run images uint8 ``[N, 3, H, W]`` and compare with the source's logits and codes."""
+        outputs = self.session.run(batch)
+        if self.probed.last:
+            outputs = channels_first(outputs)
+        self.result.add(logits, codes, outputs)
 
-def _side(network: nn.Module, model: Path, tier: str, runtime: str, threads: int | None) -> _Side:
+
+def side_of(network: nn.Module, model: Path, tier: str, runtime: str, threads: int | None) -> Side:
+    """A tier of ``model`` that is to be compared with ``network``.
+
+    Raises:
+        ParityError: its layers are not the network's. SessionError: it cannot be run.
+    """
     quantizers = [name for name, _ in quantised_chains(network)]
     probed = with_probes(model, quantized=bool(quantizers))
     layers = {layer_of(name): name for name in probed.names}
@@ -163,7 +172,7 @@ def _side(network: nn.Module, model: Path, tier: str, runtime: str, threads: int
         quantized=bool(quantizers),
         runtime=runtime,
     )
-    return _Side(result, probed, _session(result, probed, threads))
+    return Side(result, probed, _session(result, probed, threads))
 
 
 def _tiers_in(runtime: str, tiers: Sequence[str]) -> Sequence[str]:

@@ -33,6 +33,7 @@ from ..models.checkpoint import tables
 from ..runtime.probes import SUFFIX
 from .errors import ExportError
 from .exactness import check_exact
+from .magnitudes import check_magnitudes
 from .multithreshold import DOMAIN, OPSET, add_function
 
 if TYPE_CHECKING:
@@ -243,6 +244,7 @@ def canonical_from_detector(detector: nn.Module) -> onnx.ModelProto:
     if have != expected:
         raise ExportError(f"tracing kept {have} of {expected} quantizers; the graph is not usable")
     check_exact(model)
+    check_magnitudes(model)
     _strip(model)
     _name_codes(model)
     add_function(model)

@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .errors import ExportError
 from .plan import PlannedLayer, infer_shapes, planned_layers
+from .read_model import model_of_file, of_ours
 
 if TYPE_CHECKING:
     import onnx
@@ -118,16 +119,8 @@ def layers_of_file(path: Path, side: int = 256, fusion: str = "fused") -> list[L
     Raises:
         ExportError: as there; or the file is no ONNX model.
     """
-    import onnx
-
-    try:
-        model = onnx.load(path, load_external_data=False)
-    except Exception as error:  # protobuf raises errors of its own, and ships no types
-        raise ExportError(f"{path}: not a readable ONNX model ({error})") from error
-    try:
-        return layers_of(model, side, fusion)
-    except ExportError as error:
-        raise ExportError(f"{path}: {error}") from error
+    with of_ours(path):
+        return layers_of(model_of_file(path), side, fusion)
 
 
 class _Graph:

@@ -13,7 +13,6 @@ Nothing is ever unpickled.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from pathlib import Path
@@ -23,6 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from .bounded import MAX_BYTES, check_header, not_finite, sha256_of
 from .chain import quantised_chains
 from .config import DetectorConfig
 from .conv import FrozenWeightStore, QuantConv2d, quantised_convolutions
@@ -36,8 +36,6 @@ from .stem import pixel_gain
 LATENT = "qmdd-latent"
 FROZEN = "qmdd-frozen"
 VERSION = 2
-#: Larger checkpoint files are refused unread.
-MAX_BYTES = 2 << 30
 
 AnyModule = TypeVar("AnyModule", bound=nn.Module)
 
@@ -175,7 +173,7 @@ class Checkpoint:
         except OSError as error:
             raise CheckpointError(f"{self.path}: cannot be read: {error.strerror}") from error
         if size > MAX_BYTES:
-            raise CheckpointError(f"{self.path}: larger than {MAX_BYTES >> 30} GiB; not read")
+            raise CheckpointError(f"{self.path}: larger than {MAX_BYTES >> 20} MiB; not read")
         # A safetensors file begins with its header's length, whose low byte may well be 0x80 too;
         # what tells it apart is the brace that opens the header, at byte 8.
         pickled = head[:4] == b"PK\x03\x04" or head[:1] == b"\x80"
@@ -184,6 +182,7 @@ class Checkpoint:
                 f"{self.path}: a pickled PyTorch file, which is never unpickled here; "
                 "qmdd reads its own safetensors checkpoints (made by qmdd train)"
             )
+        check_header(self.path, head)
 
     def _metadata(self) -> dict[str, str]:
         from safetensors import SafetensorError, safe_open
@@ -198,7 +197,7 @@ class Checkpoint:
 
     def sha256(self) -> str:
         """SHA-256 of the file, hexadecimal."""
-        return hashlib.sha256(self.path.read_bytes()).hexdigest()
+        return sha256_of(self.path)
 
     def tensors(self) -> dict[str, Tensor]:
         """All tensors by name, on the CPU."""
@@ -212,7 +211,7 @@ class Checkpoint:
         for key, tensor in found.items():
             # A table holds -inf or inf where a code is met by every float or by none.
             plain = tensor.is_floating_point() and not key.endswith(".quantizer.table")
-            if plain and not bool(torch.isfinite(tensor).all()):
+            if plain and not_finite(tensor):
                 raise CheckpointError(f"{self.path}: {key} holds NaN or infinity; train it again")
         return found
 

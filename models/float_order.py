@@ -1,8 +1,9 @@
 """The float32 numbers as an ordered line of integers, and bisection on it (DESIGN 3.2).
 
-Every finite float32 gets a key: ``key(a) < key(b)`` exactly when ``a < b``; both zeros share key 0.
-A monotone step function of one float is then fully described by the keys at which it steps, and
-each step is found in 32 evaluations of the function itself: no closed form, so no rounding of ours.
+Every float32 but NaN gets a key: ``key(a) < key(b)`` exactly when ``a < b``; both zeros share key
+0, and the infinities are the ends of the line. A monotone step function of one float is then
+fully described by the keys at which it steps, and each step is found in 32 evaluations of the
+function itself: no closed form, so no rounding of ours.
 """
 
 from __future__ import annotations
@@ -16,8 +17,10 @@ F32 = npt.NDArray[np.float32]
 I64 = npt.NDArray[np.int64]
 
 _SIGN = np.int64(0x7FFFFFFF)
-#: Key of the largest finite float32; keys run from ``-MAX_KEY`` to ``MAX_KEY``.
+#: Key of the largest finite float32; those of finite numbers run from ``-MAX_KEY`` to ``MAX_KEY``.
 MAX_KEY = int(np.float32(np.finfo(np.float32).max).view(np.int32))
+#: Key of infinity.
+INFINITE_KEY = MAX_KEY + 1
 
 
 def key_from_float(x: npt.ArrayLike) -> I64:
@@ -45,7 +48,7 @@ def neighbours(x: npt.ArrayLike, radius: int) -> F32:
 
 
 def bisect_thresholds(codes: Callable[[F32], npt.NDArray[np.integer]], rows: int, top: int) -> F32:
-    """Thresholds of monotone step functions, by bisection over all finite float32 numbers.
+    """Thresholds of monotone step functions, by bisection over all float32 numbers but NaN.
 
     Args:
         codes: maps float32 ``[rows, m]`` to integer codes ``[rows, m]`` in ``0..top``; row ``c``
@@ -55,18 +58,16 @@ def bisect_thresholds(codes: Callable[[F32], npt.NDArray[np.integer]], rows: int
 
     Returns:
         float32 ``[rows, top]``: entry ``[c, i]`` is the smallest float that function ``c`` maps to
-        a code above ``i``; ``-inf`` where every float is, ``+inf`` where none is.
+        a code above ``i``: ``-inf`` where every float is, minus infinity too; ``+inf`` where no
+        finite one is.
     """
     want = np.arange(1, top + 1, dtype=np.int64)[None, :]
-    low = np.full((rows, top), -MAX_KEY, dtype=np.int64)
-    high = np.full((rows, top), MAX_KEY, dtype=np.int64)
+    low = np.full((rows, top), -INFINITE_KEY, dtype=np.int64)
+    high = np.full((rows, top), INFINITE_KEY, dtype=np.int64)
     always = codes(float_from_key(low)) >= want
-    never = codes(float_from_key(high)) < want
     while bool((high - low > 1).any()):
         middle = (low + high) // 2
         reached = codes(float_from_key(middle)) >= want
         high = np.where(reached, middle, high)
         low = np.where(reached, low, middle)
-    table = float_from_key(high)
-    table = np.where(always, np.float32(-np.inf), table)
-    return np.where(never, np.float32(np.inf), table).astype(np.float32)
+    return np.where(always, np.float32(-np.inf), float_from_key(high)).astype(np.float32)

@@ -30,6 +30,8 @@ GOLDEN = "parity/golden.safetensors"
 MAX_MANIFEST_BYTES = 4 << 20
 #: A larger file is refused unread (2 GiB is also the limit of an ONNX file).
 MAX_FILE_BYTES = 2 << 30
+#: More files, or bytes of all of them, no bundle of ours has: hashing them would take for ever.
+MAX_FILES, MAX_ALL_BYTES = 1000, 8 << 30
 #: No image has a longer side, so no manifest may ask for one.
 MAX_SIDE = 1 << 16
 
@@ -190,6 +192,8 @@ def _checked(folder: Path, data: bytes, check: bool) -> dict[str, Any]:
     _check_manifest(where, manifest)
     for name, entry in manifest["files"].items():
         _check_entry(where, name, entry)
+    _check_total(where, manifest["files"])
+    for name, entry in manifest["files"].items():
         _check_file(folder, name, entry, check)
     return manifest
 
@@ -214,6 +218,8 @@ def _manifest_from_bytes(where: str, data: bytes) -> dict[str, Any]:
 
     try:
         manifest = json.loads(data.decode(), parse_constant=refuse)
+        # JSON can spell half a character; nothing can write it out again.
+        json.dumps(manifest, ensure_ascii=False).encode()
     except (ValueError, RecursionError) as error:
         raise BundleError(f"{where}: not JSON ({error}); {_AGAIN}") from error
     if not isinstance(manifest, dict):
@@ -269,6 +275,16 @@ def _check_entry(where: str, name: str, entry: object) -> None:
         or not _HASH.fullmatch(entry["sha256"])
     ):
         raise BundleError(f"{where}: {name!r} needs its sha256 (64 hex digits) and bytes; {_AGAIN}")
+
+
+def _check_total(where: str, files: dict[str, dict[str, Any]]) -> None:
+    """Names may be links to one large file: each would be read anew."""
+    total = sum(entry["bytes"] for entry in files.values())
+    if len(files) > MAX_FILES or total > MAX_ALL_BYTES:
+        raise BundleError(
+            f"{where}: lists {len(files):,} files of {total >> 20:,} MiB, so not one of ours; "
+            f"{_AGAIN}"
+        )
 
 
 def _inside(folder: Path, name: str, missing: str) -> Path:

@@ -25,6 +25,7 @@ from .ordered import ordered
 from .pixels import load_prepared, prepared
 from .preprocess import prepare
 from .session import Session
+from .session_memory import bytes_an_image
 from .sessions import open_session, runs_concurrently, runtime_of, sides_for
 from .verdicts import Verdict, score_from_logit, verdict_from_score
 
@@ -70,7 +71,9 @@ class Detector:
         self.sides = sides_for(bundle, [self._runtime])
         self._threads = usable_cores() if threads is None else threads
         concurrent = runs_concurrently(bundle, self._runtime)
-        self._session = self._open(min(1, self._threads) if concurrent else self._threads)
+        self._each = min(1, self._threads) if concurrent else self._threads
+        self._batch = BATCH
+        self._session = self._open(self._each)
         # A session for one thread at a time still leaves decoding to the others.
         self._running = contextlib.nullcontext() if concurrent else threading.Lock()
 
@@ -91,8 +94,14 @@ class Detector:
         return cls(Bundle.open(path), threads=threads, runtime=runtime)
 
     def _open(self, threads: int) -> Session:
+        """A session that may hold what the images computed at a time need, and no more."""
+        at_a_time = max(self._threads, 1) * self._batch
         session = open_session(
-            self.bundle, runtime=self._runtime, threads=threads, outputs=["logit"]
+            self.bundle,
+            runtime=self._runtime,
+            threads=threads,
+            outputs=["logit"],
+            memory=at_a_time * bytes_an_image(),
         )
         give_back()
         return session
@@ -222,6 +231,9 @@ class Detector:
         if batch < 1 or every < 1:
             raise ValueError(f"batch={batch} and every={every} must be at least 1")
         require_pillow()
+        if batch > self._batch:  # the session is bounded: larger batches need another one
+            self._batch = batch
+            self._session = self._open(self._each)
         return pipeline.run(
             (path if isinstance(path, Input) else Input(Path(path)) for path in paths),
             self._scores_of_many,

@@ -127,5 +127,5 @@ def digest(root: str | os.PathLike[str], samples: list[Sample]) -> str:
     state = hashlib.sha256()
     for sample in samples:
         name = sample.path.relative_to(root).as_posix()
-        state.update(f"{name}\0{sample.path.stat().st_size}\n".encode())
+        state.update(os.fsencode(f"{name}\0{sample.path.stat().st_size}\n"))
     return state.hexdigest()

@@ -33,6 +33,8 @@ F32 = npt.NDArray[np.float32]
 
 #: Larger files are refused, in both directions.
 MAX_BYTES = 64 << 20
+#: So is a longer header: parsed, it takes 14 times as much.
+MAX_HEADER = 4 << 20
 #: Widths that divide a byte.
 _WIDTHS = (1, 2, 4, 8)
 
@@ -106,6 +108,9 @@ def read_golden(path: str | os.PathLike[str]) -> Golden:
     try:
         if Path(path).stat().st_size > MAX_BYTES + (MAX_BYTES >> 2):  # headroom for the header
             raise BundleError(f"{where}: larger than {MAX_BYTES >> 20} MiB, so not one of ours")
+        with open(where, "rb") as stream:
+            if int.from_bytes(stream.read(8), "little") > MAX_HEADER:
+                raise BundleError(f"{where}: not a golden file of qmdd (its header is too long)")
         with safe_open(where, framework="numpy") as file:
             metadata = file.metadata() or {}
             names = file.keys()

@@ -44,6 +44,8 @@ MAX_PIXELS = 64 * 1024 * 1024
 #: Larger files are refused unread: no image of MAX_PIXELS needs more, and some decoders read
 #: the whole file before they know the image's size.
 MAX_FILE_BYTES = 1 << 30
+#: Within so many bytes a PPM must have stated its size; comments may stand before it.
+_PPM_HEADER = 4096
 #: Smaller files are read at once.
 _READ_AT_ONCE = 1 << 22
 
@@ -127,9 +129,11 @@ def opened(source: Source, max_pixels: int = MAX_PIXELS) -> Iterator[Image.Image
     formats = [name for name in FORMATS if name in Image.OPEN]
     path = name_of(source)
     try:
-        with _quiet, _open_source(source) as file, Image.open(file, formats=formats) as image:
-            _check_size(path, image.size, max_pixels)
-            yield image
+        with _quiet, _open_source(source) as file:
+            _check_ppm(path, file)
+            with Image.open(file, formats=formats) as image:
+                _check_size(path, image.size, max_pixels)
+                yield image
     except ImageError:
         raise
     except UnidentifiedImageError as error:
@@ -158,6 +162,20 @@ def _open_source(source: Source) -> Iterator[BinaryIO]:
     size = _check_file(source)
     with open(source, "rb") as file:
         yield file if size > _READ_AT_ONCE else io.BytesIO(file.read(size))
+
+
+def _check_ppm(path: str, file: BinaryIO) -> None:
+    """Refuse a PPM that hides its size behind long comments.
+
+    Pillow reads these byte by byte: 100 MB of them take 40 s.
+    """
+    head = file.read(_PPM_HEADER)
+    file.seek(0)
+    if head[:1] != b"P" or len(head) < _PPM_HEADER:
+        return
+    stated = re.sub(rb"#[^\r\n]*(?:[\r\n]|$)", b" ", head).split()
+    if len(stated) < 3:
+        raise ImageError(f"{path}: a PPM that states no size in its first {_PPM_HEADER} bytes")
 
 
 def _check_file(path: str | os.PathLike[str]) -> int:

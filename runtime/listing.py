@@ -11,6 +11,8 @@ from pathlib import Path
 #: Names of one folder that are held at a time. A larger folder is read again for each further part:
 #: 0.2 s for 200,000 files, next to nothing beside what is then done with that many.
 PART = 1 << 16
+#: Linux's PATH_MAX.
+_LONGEST = 4096
 
 Keep = Callable[["os.DirEntry[str]"], bool]
 
@@ -86,8 +88,8 @@ def _places(top: str, below: Keep) -> Iterator[str]:
 
 
 def is_pattern(text: str) -> bool:
-    """Whether it holds one of ``*``, ``?`` and ``[``."""
-    return any(sign in text for sign in "*?[")
+    """Whether it holds one of ``*``, ``?`` and ``[``; what is too long for a path is no pattern."""
+    return len(text) <= _LONGEST and any(sign in text for sign in "*?[")
 
 
 def matches(pattern: str) -> Iterator[Path]:
@@ -106,6 +108,12 @@ def matches(pattern: str) -> Iterator[Path]:
 
 
 def _matching(base: str, parts: list[str]) -> Iterator[str]:
+    plain = len(parts)  # of as many plain names as there are, no recursion: there may be thousands
+    plain = next((i for i, part in enumerate(parts) if is_pattern(part)), plain)
+    if plain:
+        base, parts = os.path.join(base, *parts[:plain]), parts[plain:]
+        if not os.path.lexists(base):
+            return
     if not parts:
         yield base
         return
@@ -114,7 +122,7 @@ def _matching(base: str, parts: list[str]) -> Iterator[str]:
         for place in _places(base or ".", _visible_folder):
             shown = "" if not base and place == "." else place.removeprefix("./")
             yield from _matching(shown, rest or ["*"])
-    elif is_pattern(first):
+    else:
         match = re.compile(fnmatch.translate(first)).match
 
         def keep(entry: os.DirEntry[str]) -> bool:
@@ -126,8 +134,6 @@ def _matching(base: str, parts: list[str]) -> Iterator[str]:
                 yield from _matching(os.path.join(base, name), rest)
         except OSError:  # a shell passes over what it cannot list
             return
-    elif os.path.lexists(os.path.join(base, first)):
-        yield from _matching(os.path.join(base, first), rest)
 
 
 def _visible_folder(entry: os.DirEntry[str]) -> bool:

@@ -61,7 +61,7 @@ def this_machine() -> Machine:
         cores=usable_cores(),
         instructions=_instructions(),
         cache_bytes=cache_bytes(),
-        memory_bytes=_memory_bytes(),
+        memory_bytes=memory_bytes(),
         system=f"{platform.system()} {platform.machine()}",
     )
 
@@ -112,7 +112,8 @@ def _cpuinfo(field: str) -> list[str]:
     return [line.partition(":")[2].strip() for line in lines if line.startswith(field)]
 
 
-def _memory_bytes() -> int:
+def memory_bytes() -> int:
+    """Memory of the whole machine in bytes, 0 where the system does not tell."""
     with contextlib.suppress(OSError, ValueError, AttributeError):
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     return 0

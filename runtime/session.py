@@ -11,8 +11,10 @@ import numpy as np
 import numpy.typing as npt
 
 from .contract import INPUT
-from .errors import SessionError, not_installed
+from .errors import BundleError, SessionError, not_installed
 from .machine import usable_cores
+from .onnx_limits import check_model
+from .session_memory import VARIABLE, bounded, default_bound, was_exceeded
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -21,8 +23,9 @@ U8 = npt.NDArray[np.uint8]
 F32 = npt.NDArray[np.float32]
 Array = npt.NDArray[np.generic]
 
-#: ONNX Runtime's severities: 2 warns, 3 reports errors only.
-_ERRORS_ONLY = 3
+#: ONNX Runtime's severities: 3 reports errors, 4 fatal ones. Its errors are raised too, and a user
+#: gets one line, ours.
+_FATAL_ONLY = 4
 
 
 class Session(abc.ABC):
@@ -45,6 +48,12 @@ class Session(abc.ABC):
         self._name = name or ("model" if isinstance(model, bytes) else str(model))
         if not isinstance(model, bytes) and not Path(model).is_file():
             raise SessionError(f"{self._name}: no such model file")
+        try:
+            check_model(model, self._name)
+        except BundleError as error:
+            raise SessionError(str(error)) from error
+        except OSError as error:
+            raise SessionError(f"{self._name}: cannot be read: {error.strerror}") from error
         #: Named even by default: left to themselves, runtimes pin threads to cores, and complain
         #: on stderr where a container does not give them all.
         self._threads = threads or usable_cores()
@@ -131,6 +140,8 @@ class OnnxSession(Session):
         threads: threads inside an operator; default: one for each core this process may use.
         outputs: the graph outputs that :meth:`run` fetches; default: all.
         library: of further operators (:mod:`.native`).
+        memory: most bytes of values that it may hold at once, whatever the model asks for; 0 for
+            no bound; default: half of the machine's memory.
         name: what errors call the model; default: its file's.
 
     Raises:
@@ -147,6 +158,7 @@ class OnnxSession(Session):
         threads: int | None = None,
         outputs: list[str] | None = None,
         library: Path | None = None,
+        memory: int | None = None,
         name: str | None = None,
     ) -> None:
         try:
@@ -159,27 +171,42 @@ class OnnxSession(Session):
         options.graph_optimization_level = (
             level.ORT_ENABLE_ALL if optimize else level.ORT_DISABLE_ALL
         )
-        options.log_severity_level = _ERRORS_ONLY
+        options.log_severity_level = _FATAL_ONLY
         options.intra_op_num_threads = self._threads
         options.inter_op_num_threads = 1
         # Planning memory for each size of image saves 5 % of the time where there are many small
         # operators. With our own there are few: it saves nothing, and scatters memory.
         options.enable_mem_pattern = library is None
+        self._most = default_bound() if memory is None else memory
+        self._advice = (
+            "half of this machine's memory: use fewer or smaller images at a time"
+            if memory is None
+            else f"if you trust the model, allow each image more: {VARIABLE}=1024 (MiB)"
+        )
         try:
             if library is not None:
                 options.register_custom_ops_library(str(library))
-            self._session = ort.InferenceSession(
-                model if isinstance(model, bytes) else str(model),
-                options,
-                providers=["CPUExecutionProvider"],
-            )
+            with bounded(ort, options, self._most):
+                self._session = ort.InferenceSession(
+                    model if isinstance(model, bytes) else str(model),
+                    options,
+                    providers=["CPUExecutionProvider"],
+                )
         except Exception as error:  # ONNX Runtime's exceptions share no base of their own
             raise SessionError(f"{self._name}: cannot be loaded: {one_line(error)}") from error
         self._check_input([(i.name, i.type, len(i.shape)) for i in self._session.get_inputs()])
         self.outputs = self._choose([o.name for o in self._session.get_outputs()], outputs)
 
     def _fetch(self, images: U8) -> list[Array]:
-        return list(self._session.run(list(self.outputs), {"image": images}))
+        try:
+            return list(self._session.run(list(self.outputs), {"image": images}))
+        except Exception as error:
+            if was_exceeded(error):
+                raise SessionError(
+                    f"{self._name}: needs more than {self._most >> 20} MiB for "
+                    f"{list(images.shape)}; {self._advice}"
+                ) from error
+            raise
 
     @property
     def metadata(self) -> dict[str, str]:

@@ -109,6 +109,7 @@ def open_session(
     runtime: str | None = None,
     threads: int | None = None,
     outputs: list[str] | None = None,
+    memory: int | None = None,
 ) -> Session:
     """A session over the bundle's model.
 
@@ -116,6 +117,7 @@ def open_session(
         runtime: one of :data:`RUNTIMES`; default: the one that the bundle was made for.
         threads: default: one for each core this process may use.
         outputs: those that are fetched; default: all.
+        memory: see :class:`~.session.OnnxSession`; other runtimes take what they need.
 
     Raises:
         SessionError: the runtime is missing or refuses the model. EngineError: see
@@ -136,5 +138,10 @@ def open_session(
     if chosen == NATIVE and bundle.native_path is not None:
         library, model, path = native.require_library(), NATIVE_MODEL, bundle.native_path
     return OnnxSession(
-        bundle.read(model), threads=threads, outputs=outputs, library=library, name=str(path)
+        bundle.read(model),
+        threads=threads,
+        outputs=outputs,
+        library=library,
+        name=str(path),
+        memory=memory,
     )

@@ -21,6 +21,7 @@ from typing import Any
 from ...runtime.bundle import MANIFEST, MODEL, Bundle, manifest_bytes
 from ...runtime.engine import ENGINE, LAYERS, LOG, SIDECAR, EngineRecord, architecture
 from ...runtime.files import locked, sha256_of, write_atomically
+from ...runtime.onnx_limits import check_model
 from ..errors import BuildError, ExportError
 from ..plan import PlannedLayer
 from ..targets import EngineSpec, Target, find_target
@@ -105,6 +106,9 @@ def build_engine(
     say = report or (lambda _what, _done, _total: None)
     say("reading the bundle", 0, 1)
     bundle = Bundle.open(path)
+    check_model(bundle.model_path)
+    if (bundle.path / FOLDER).is_symlink():  # the bundle may have come from elsewhere
+        raise BuildError(f"{bundle.path / FOLDER}: a link, so no engine is added; remove it")
     chosen, engine = engine_target(bundle, target)
     plan = plan_of(bundle)
     profile = _profile(bundle, batch, side)

@@ -12,6 +12,7 @@ from ...runtime.errors import SessionError
 from ...runtime.sessions import OPENVINO
 from ..errors import ExportError
 from ..plan import PlannedLayer, planned_layers
+from ..read_model import model_of, of_ours
 from .audit import Audit, audit
 from .build import plan_of
 from .layers import EngineLayer
@@ -108,6 +109,5 @@ def _plan(bundle: Bundle) -> list[PlannedLayer]:
     """The manifest's plan; a bundle that was exported before there were plans: its model's."""
     if "plan" in bundle.manifest:
         return plan_of(bundle)
-    import onnx
-
-    return planned_layers(onnx.load_from_string(bundle.read(MODEL)))
+    with of_ours(bundle.model_path):
+        return planned_layers(model_of(bundle.read(MODEL), bundle.model_path))

@@ -144,7 +144,10 @@ def layers_from_log(message: str) -> list[EngineLayer]:
         match = _LINE.fullmatch(line.strip())
         if match is None:
             raise _not_understood(line)
-        parts = [tuple(_tensors(match[part])) for part in ("inputs", "constants", "outputs")]
+        try:
+            parts = [tuple(_tensors(match[part])) for part in ("inputs", "constants", "outputs")]
+        except ValueError as error:  # a dimension that is no number
+            raise _not_understood(line) from error
         onnx = tuple(_NODE.findall(match["metadata"].strip()))
         found.append(_layer(match["name"], match["type"], onnx, *parts))
     return found
@@ -161,7 +164,9 @@ def layers_from_inspector(text: str) -> list[EngineLayer]:
         if not isinstance(held, list) or not all(isinstance(layer, dict) for layer in held):
             raise TypeError("layers hold no details")
         return [_inspected(layer) for layer in held]
-    except (KeyError, OverflowError, TypeError, ValueError) as error:
+    except (
+        *(AttributeError, KeyError, OverflowError, RecursionError, TypeError, ValueError),
+    ) as error:
         raise BuildError(f"TensorRT's inspector gave no layer table ({error!r})") from error
 
 

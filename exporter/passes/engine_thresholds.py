@@ -1,9 +1,8 @@
 """``MultiThreshold`` for TensorRT: comparisons, then INT8 codes directly before each convolution.
 
 ``x >= t`` is ``x > prev(t)``, ``prev`` the next float below: the parser would expand ``>=`` into
-``=``, ``>`` and ``or``, twice the work (measured). Where ``prev(t)`` is not a normal number (``t``
-zero, most of all), ``>=`` stays: a GPU that flushes subnormal numbers to zero would lose the
-difference.
+``=``, ``>`` and ``or``, twice the work (measured). Where ``t`` is zero, ``>=`` stays: a GPU that
+flushes subnormal numbers to zero would lose the difference (:mod:`.comparisons`).
 
 The form is chosen by the number of thresholds, from the measurement in
 ``benchmarks/results/threshold_forms.json``: a chain of comparisons up to :data:`CHAIN_LIMIT`, one
@@ -38,11 +37,11 @@ from .base import (
     tidy,
     unit_scale,
 )
+from .comparisons import strict_limits
 
 #: Most thresholds that are compared one by one; see benchmarks/threshold_forms.py.
 CHAIN_LIMIT = 7
 _FLOAT = 1  # TensorProto data type
-_TINY = np.finfo(np.float32).tiny
 _INT8_TOP = 127
 
 
@@ -64,14 +63,9 @@ def engine_thresholds(graph: gs.Graph) -> Outcome:
 
 
 def below(table: np.ndarray) -> tuple[np.ndarray, bool]:
-    """``(u, strict)``: thresholds such that ``x >= t`` is ``x > u`` (strict) or ``x >= u``.
-
-    Not strict where a number is subnormal, or where nothing lies below: -inf is not above -inf.
-    """
-    with np.errstate(over="ignore"):  # below the lowest finite number is -inf, as it must be
-        lower = np.nextafter(table, np.float32(-np.inf))
-    subnormal = (np.abs(lower) < _TINY) | (np.abs(table) < _TINY)
-    return (table, False) if (subnormal | np.isneginf(table)).any() else (lower, True)
+    """``(u, strict)``: thresholds such that ``x >= t`` is ``x > u`` (strict) or ``x >= u``."""
+    limits = strict_limits(table)
+    return (table, False) if limits is None else (limits, True)
 
 
 def compare_each(graph: gs.Graph, layer: str, x: gs.Tensor, table: np.ndarray) -> gs.Tensor:

@@ -7,8 +7,8 @@ chain is one IEEE operation, so the table is exact, not close.
 
 Assumes: ``MultiThreshold(f(...g(x)), T)`` with ``f .. g`` among Add, Mul of a per-channel constant,
 PRelu, Relu. Guarantees: the longest monotone end of the chain is gone and the table is ``[C, n]``;
-codes are equal for every finite float32 input. A negative slope, or a factor that is not positive,
-stops the fold there, and a note says so.
+codes are equal for every float32 input, the infinities and NaN (code 0) among them. A negative
+slope, or a factor that is not positive, stops the fold there, and a note says so.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def fold_table(table: F32, steps: list[Callable[[F32], F32]], channels: int) -> 
     def codes(x: F32) -> np.ndarray:
         for step in steps:
             x = step(x)
-        # Only slope 0 behind a shift that overflows makes a NaN; it reaches no threshold.
+        # Only slope 0 behind minus infinity makes a NaN; it reaches no threshold.
         return np.where(np.isnan(x), 0, np.searchsorted(table, x, side="right"))
 
     with np.errstate(over="ignore", invalid="ignore"):

@@ -32,6 +32,7 @@ from .base import (
     tidy,
     unit_scale,
 )
+from .comparisons import above_zero, comparison
 
 #: Most thresholds that are compared one by one.
 CHAIN_LIMIT = 15
@@ -43,7 +44,8 @@ def lower_thresholds(graph: gs.Graph, *, in_bytes: bool = False) -> Outcome:
 
     Args:
         in_bytes: count comparisons in UINT8, and give codes as UINT8 whatever their width: on x86
-            a quarter of the memory traffic, and the type that INT8 kernels read there.
+            a quarter of the memory traffic, and the type that INT8 kernels read there. For
+            OpenVINO, which takes subnormal constants for zero.
     """
     outcome = Outcome()
     scale = unit_scale(graph)
@@ -54,6 +56,12 @@ def lower_thresholds(graph: gs.Graph, *, in_bytes: bool = False) -> Outcome:
             raise refuse(layer, "its thresholds are not an ascending constant", "freeze it again")
         x, old = node.inputs[0], node.outputs[0]
         shape = per_channel_shape(node)
+        if in_bytes and not all(_kept_above_zero(row) for row in _compared(table)):
+            raise refuse(
+                layer,
+                "it has thresholds at zero and subnormal ones, which OpenVINO takes for zero",
+                "export for onnx or cpu",
+            )
         if table.shape[1] <= CHAIN_LIMIT:
             kind = _UINT8 if in_bytes else _FLOAT
             count = count_reached(graph, layer, x, table, shape, kind)
@@ -88,6 +96,15 @@ def lower_thresholds(graph: gs.Graph, *, in_bytes: bool = False) -> Outcome:
     return outcome
 
 
+def _compared(table: np.ndarray) -> list[np.ndarray]:
+    """The thresholds of each comparison that :func:`count_reached` or a search makes."""
+    return list(table.T) if table.shape[1] <= CHAIN_LIMIT else [table]
+
+
+def _kept_above_zero(table: np.ndarray) -> bool:
+    return not above_zero(table) or comparison(table)[1] == "Greater"
+
+
 def _quantise_padded(
     graph: gs.Graph, pad: gs.Node, count: gs.Tensor, form: list[gs.Tensor]
 ) -> None:
@@ -118,8 +135,9 @@ def count_reached(
     total: gs.Tensor | None = None
     for index in range(table.shape[1]):
         name = f"{layer}.t{index}"
-        threshold = gs.Constant(name, table[:, index].reshape(shape).astype(np.float32))
-        reached = insert(graph, "GreaterOrEqual", f"{name}.reached", [x, threshold])
+        limits, compare = comparison(table[:, index].reshape(shape).astype(np.float32))
+        threshold = gs.Constant(name, limits)
+        reached = insert(graph, compare, f"{name}.reached", [x, threshold])
         one = insert(graph, "Cast", f"{name}.one", [reached], {"to": kind})
         total = one if total is None else insert(graph, "Add", f"{name}.sum", [total, one])
     if total is None:
@@ -140,19 +158,20 @@ def binary_search(
     rounds = int(np.log2(top + 1))
     if 2**rounds != top + 1:
         raise refuse(layer, f"{top} thresholds are not 2^k - 1", "use 1, 2, 3, 4 or 8 bits")
-    flat = gs.Constant(f"{layer}.table", table.reshape(-1).astype(np.float32))
+    limits, compare = comparison(table.astype(np.float32))
+    flat = gs.Constant(f"{layer}.table", limits.reshape(-1))
     first = (np.arange(channels, dtype=np.int32) * top).reshape(shape)
     position: gs.Tensor | None = None  # codes found so far, int32
     for k in reversed(range(rounds)):
         name, half = f"{layer}.s{k}", 2**k
         probe = gs.Constant(f"{name}.probe", first + np.int32(half - 1))
         if position is None:
-            row = gs.Constant(f"{name}.row", table[:, half - 1].reshape(shape))
+            row = gs.Constant(f"{name}.row", limits[:, half - 1].reshape(shape))
             threshold: gs.Tensor = row
         else:
             index = insert(graph, "Add", f"{name}.index", [position, probe])
             threshold = insert(graph, "Gather", f"{name}.threshold", [flat, index], {"axis": 0})
-        reached = insert(graph, "GreaterOrEqual", f"{name}.reached", [x, threshold])
+        reached = insert(graph, compare, f"{name}.reached", [x, threshold])
         bit = insert(graph, "Cast", f"{name}.bit", [reached], {"to": _INT32})
         weight = gs.Constant(f"{name}.weight", np.array(half, dtype=np.int32))
         found = insert(graph, "Mul", f"{name}.found", [bit, weight])

@@ -149,20 +149,20 @@ def _mounted(place: Path, case: Case, world: Path, more: int, read_only: bool) -
     """``place`` laid out on a file system of its own, with ``more`` bytes left."""
     case.lay_out(world, place)
     kept = place.with_name("kept")
-    subprocess.run(["mv", "--", place, kept], check=True)  # noqa: S603, S607
+    subprocess.run(["mv", "--", place, kept], check=True)
     place.mkdir()
     mount = ["mount", "-t", "tmpfs", "tmpfs", os.fspath(place)]
-    subprocess.run(mount, check=True)  # noqa: S603
+    subprocess.run(mount, check=True)
     try:
-        subprocess.run(["cp", "-a", f"{kept}/.", place], check=True)  # noqa: S603, S607
+        subprocess.run(["cp", "-a", f"{kept}/.", place], check=True)
         stat = os.statvfs(place)
         used = (stat.f_blocks - stat.f_bfree) * stat.f_frsize
         again = f"remount,size={used + more}" + (",ro" if read_only else "")
-        subprocess.run(["mount", "-o", again, place], check=True)  # noqa: S603, S607
+        subprocess.run(["mount", "-o", again, place], check=True)
         yield
     finally:
-        subprocess.run(["umount", "-l", place], check=True)  # noqa: S603, S607
-        subprocess.run(["rm", "-rf", "--", kept], check=True)  # noqa: S603, S607
+        subprocess.run(["umount", "-l", place], check=True)
+        subprocess.run(["rm", "-rf", "--", kept], check=True)
 
 
 def _fault(way: str, unbroken: Unbroken, ended: Ended) -> str:

@@ -10,6 +10,7 @@ of zero makes any number of a single one).
 from __future__ import annotations
 
 import hashlib
+import os
 import pickle
 import re
 import stat
@@ -21,13 +22,15 @@ from typing import IO, Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ..checkpoint import MAX_BYTES
+from ..bounded import MAX_BYTES, not_finite
 from ..errors import CheckpointError
 
 #: More entries of a zip, or tensors, than any checkpoint of a network has.
 MAX_ENTRIES = 20_000
 #: Longest name of a tensor.
 MAX_NAME = 120
+#: So many numbers a file may claim beyond two for each of its bytes.
+_SPARE = 1 << 22
 #: Under these names a training script keeps the weights beside other things.
 WRAPPERS = ("state_dict", "model", "model_state_dict")
 #: What ``torch.nn.DataParallel`` puts before every name.
@@ -65,12 +68,13 @@ def read_foreign(path: Path) -> ForeignFile:
     try:
         _check_kind(path)
         with path.open("rb") as stream:
-            sha256 = _sha256(stream)
+            sha256, size = _sha256(stream), os.fstat(stream.fileno()).st_size
             loaded = _load(path, stream)
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read: {error.strerror or error}") from error
     state, beside = _unwrapped(path, loaded)
-    found, converted = _plain(path, state)
+    del loaded
+    found, converted = _plain(path, state, size)
     if all(key.startswith(PARALLEL) for key in found):
         found = {key.removeprefix(PARALLEL): tensor for key, tensor in found.items()}
     return ForeignFile(found, beside, converted, sha256)
@@ -95,7 +99,7 @@ def _check_kind(path: Path) -> None:
         raise CheckpointError(f"{path}: not a regular file")
     if status.st_size > MAX_BYTES:
         raise CheckpointError(
-            f"{path}: larger than {MAX_BYTES >> 30} GiB; not read: save its state_dict() alone"
+            f"{path}: larger than {MAX_BYTES >> 20} MiB; not read: save its state_dict() alone"
         )
 
 
@@ -187,7 +191,7 @@ def _name(key: object) -> str:
     return key if len(key) <= MAX_NAME else f"{key[:40]}..."
 
 
-def _plain(path: Path, state: dict[str, Any]) -> tuple[dict[str, Tensor], int]:
+def _plain(path: Path, state: dict[str, Any], size: int) -> tuple[dict[str, Tensor], int]:
     """Every tensor checked, as float32 or int64; the number of those that were another width."""
     if len(state) > MAX_ENTRIES:
         raise CheckpointError(f"{path}: {len(state):,} tensors; more than any network has")
@@ -198,15 +202,21 @@ def _plain(path: Path, state: dict[str, Any]) -> tuple[dict[str, Tensor], int]:
         strange = tensor.layout != torch.strided or tensor.is_quantized or tensor.is_complex()
         if strange or tensor.device.type != "cpu" or tensor.dtype == torch.bool:
             raise CheckpointError(f"{path}: {key} is no plain tensor of numbers ({tensor.dtype})")
-        claimed += tensor.numel() * 8
-    if claimed > 2 * MAX_BYTES:
-        raise CheckpointError(f"{path}: its tensors claim {claimed >> 30} GiB; not read")
+        claimed += tensor.numel()
+    # Weights that are shared are counted twice, a stride of zero as often as it likes.
+    if claimed > 2 * size + _SPARE:
+        raise CheckpointError(
+            f"{path}: its tensors claim {claimed:,} numbers, the file has {size:,} bytes; not read"
+        )
+    if claimed * 8 > 2 * MAX_BYTES:
+        raise CheckpointError(f"{path}: its tensors claim {claimed:,} numbers; not read")
     found, converted = {}, 0
-    for key, tensor in state.items():
+    for key in list(state):
+        tensor = state.pop(key)  # given up when its copy is made: both at once are twice the memory
         wide = torch.float32 if tensor.is_floating_point() else torch.int64
         converted += tensor.is_floating_point() and tensor.dtype != wide
         found[key] = tensor.detach().to(wide).clone(memory_format=torch.contiguous_format)
-        bad = int((~torch.isfinite(found[key])).sum())
+        bad = not_finite(found[key])
         if bad:
             raise CheckpointError(
                 f"{path}: {key} holds NaN or infinity ({bad:,} of {tensor.numel():,} values); "

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from ..codes import Codes
-from ..float_order import F32, bisect_thresholds, float_from_key, key_from_float
+from ..float_order import F32, bisect_thresholds, float_from_key, key_from_float, neighbours
 
 #: Widths with quantizers; full precision is written 32.
 QUANTIZED_BITS = (1, 2, 3, 4, 8)
@@ -55,7 +55,10 @@ class ActivationQuantizer(nn.Module, abc.ABC):
 
     @abc.abstractmethod
     def count(self, x: Tensor) -> Tensor:
-        """Codes of float64 ``x`` (any shape) as float64 integers; NaN gives code 0."""
+        """Codes of float64 ``x`` (any shape) as float64 integers; NaN gives code 0.
+
+        At the infinities it is the limit of what large numbers give.
+        """
 
     @torch.no_grad()
     def codes(self, x: Tensor) -> Tensor:
@@ -90,10 +93,9 @@ class ActivationQuantizer(nn.Module, abc.ABC):
         grid = np.linspace(
             key_from_float(np.float32(-3e38)), key_from_float(np.float32(3e38)), 1 << 16
         )
-        finite = table[np.isfinite(table)]
-        beside = (key_from_float(finite)[:, None] + np.arange(-64, 65)).reshape(-1)
-        x = float_from_key(np.concatenate([grid.astype(np.int64), beside]))
-        x = np.concatenate([x, np.array([-np.inf, np.inf], dtype=np.float32)])
+        beside = neighbours(table[np.isfinite(table)], 64).reshape(-1)
+        ends = np.array([-np.inf, np.inf], dtype=np.float32)
+        x = np.concatenate([float_from_key(grid.astype(np.int64)), beside, ends])
         want = self.codes(torch.from_numpy(x)).cpu().numpy()
         have = np.searchsorted(table, x, side="right")  # a table is in order by construction
         if not np.array_equal(want, have):

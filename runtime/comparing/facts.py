@@ -144,6 +144,6 @@ def device_rows(bundle: Bundle) -> list[dict[str, Any]]:
                             "median_ms": float(row["times"]["median_ms"]),
                         }
                     )
-        except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        except (OSError, OverflowError, ValueError, KeyError, TypeError, RecursionError):
             continue
     return rows

@@ -48,6 +48,7 @@ def demo_app(
     """
     from starlette.applications import Starlette
     from starlette.exceptions import HTTPException
+    from starlette.requests import ClientDisconnect
     from starlette.responses import JSONResponse, Response
     from starlette.routing import Route
 
@@ -70,6 +71,8 @@ def demo_app(
                 data = await read_image(request.headers, request.stream())
                 answer = functools.partial(answerer.answer, data, picture=picture)
                 return JSONResponse(await turns.work(answer))
+        except ClientDisconnect:
+            return told(400, "the connection ended before all was sent")  # nobody reads it
         except Full:
             return told(503, "busy with other images; send it again in a moment")
         except Refused as error:

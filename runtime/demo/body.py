@@ -66,7 +66,8 @@ async def _read(headers: Mapping[str, str], chunks: AsyncIterator[bytes]) -> byt
 
 def _announced(headers: Mapping[str, str]) -> int:
     text = headers.get("content-length", "")
-    return int(text) if text.isascii() and text.isdigit() else 0
+    # Of more digits it is more than anybody sends, and more than int() takes.
+    return int(text[:20]) if text.isascii() and text.isdigit() else 0
 
 
 async def _listen(chunks: AsyncIterator[bytes], headers: Mapping[str, str]) -> None:

@@ -93,7 +93,9 @@ class Agent:
                 if not self.fill():
                     raise Gone
             elif found:
-                asked: dict[str, Any] = json.loads(found)
+                asked: Any = json.loads(found)
+                if not isinstance(asked, dict) or not isinstance(asked.get("do"), str):
+                    raise ValueError("it names nothing to do")
                 return asked
 
     def payload(self, count: int) -> Iterator[bytes]:
@@ -162,7 +164,7 @@ class Agent:
             try:
                 with open(self.path("releases", name, _STATE), encoding="utf-8") as stream:
                     known[name] = json.loads(stream.read(_BLOCK))
-            except (OSError, ValueError):
+            except (OSError, ValueError, RecursionError):
                 known[name] = None
         try:
             current = os.path.basename(os.readlink(os.path.join(self.root, "current")))
@@ -316,14 +318,14 @@ class Agent:
             with open(self.path(*folder, name), "rb") as stream:
                 listed = json.loads(stream.read(MAX_BYTES))["files"]
             expected = {str(key): str(entry["sha256"]) for key, entry in listed.items()}
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
             return {"wrong": [name]}
         wrong: list[str] = []
         for key, digest in expected.items():
             try:
                 if self.hash_of(self.path(*folder, key)) != digest:
                     wrong.append(key)
-            except OSError:
+            except (OSError, ValueError, Refused):  # not there, or no name that a file can have
                 wrong.append(key)
         return {"wrong": wrong}
 
@@ -412,10 +414,12 @@ class Agent:
         """Answer until nobody asks."""
         self.say(ready=os.getpid())
         while True:
-            asked = self.request()
-            what = asked.pop("do")
             try:
-                answer = getattr(self, "do_" + what)(**asked)
+                asked = self.request()
+                answer = getattr(self, "do_" + asked.pop("do"))(**asked)
+            except (AttributeError, KeyError, RecursionError, TypeError, ValueError) as error:
+                # What is no request is answered like one that cannot be met.
+                self.say(ok=False, refused=f"not understood: {type(error).__name__}: {error}"[:300])
             except Refused as error:
                 self.say(ok=False, refused=str(error))
             except OSError as error:

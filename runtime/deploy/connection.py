@@ -7,7 +7,6 @@ through the pipe as data.
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import json
 import re
@@ -24,6 +23,7 @@ from types import TracebackType
 from typing import IO, Any
 
 from ..errors import DeployError
+from .answers import bytes_of, checked, error_number
 from .hosts import Host
 from .ssh_words import explain
 
@@ -200,10 +200,10 @@ class Connection:
         """Ask the agent for one thing and wait for its answer; ``do`` names a ``do_…`` of its.
 
         Raises:
-            DeployError: it is refused or fails there, or the connection breaks.
+            DeployError: it is refused or fails there, the answer is none, or the connection breaks.
         """
         self._send(json.dumps({"do": do, **what}).encode() + b"\n")
-        return self._result()
+        return self._checked(do, self._result())
 
     def put(self, name: str, size: int, offset: int, source: IO[bytes]) -> Iterator[int]:
         """Send the object ``name`` of ``size`` bytes from ``offset``; yield what is there by then.
@@ -258,8 +258,8 @@ class Connection:
             "folder": folder,
         }
         self._send(json.dumps(asked).encode() + b"\n")
-        found = self._result(words)
-        return found["rc"], str(found["out"])
+        found = self._checked("run", self._result(words))
+        return found["rc"], found["out"]
 
     def read(self, *path: str) -> bytes | None:
         """A small file of the device's folder; ``None`` if there is none.
@@ -268,7 +268,16 @@ class Connection:
             DeployError: as :meth:`ask`.
         """
         data = self.ask("read", path=path)["data"]
-        return None if data is None else base64.b64decode(data)
+        try:
+            return bytes_of(data)
+        except DeployError as error:
+            raise DeployError(f"{self.host.label}: {error}") from error
+
+    def _checked(self, do: str, found: dict[str, Any]) -> dict[str, Any]:
+        try:
+            return checked(do, found)
+        except DeployError as error:
+            raise DeployError(f"{self.host.label}: {error}") from error
 
     def _greet(self, python: str) -> tuple[int, int]:
         """Wait for the mark that the device's Python prints, behind whatever a shell prints."""
@@ -322,7 +331,7 @@ class Connection:
     def _answer(self) -> dict[str, Any]:
         try:
             found = json.loads(self._line())
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise DeployError(f"{self.host.label}: the agent's answer is not JSON") from error
         if not isinstance(found, dict):
             raise DeployError(f"{self.host.label}: the agent's answer is not an object")
@@ -337,9 +346,7 @@ class Connection:
         if "refused" in found:
             raise DeployError(f"{self.host.label}: {found['refused']}")
         where = f"{found['where']}: " if found.get("where") else ""
-        raise DeviceOSError(
-            f"{self.host.label}: {where}{found.get('reason')}", int(found.get("errno") or 0)
-        )
+        raise DeviceOSError(f"{self.host.label}: {where}{found.get('reason')}", error_number(found))
 
     def _lost(self) -> DeployError:
         """Why there is no connection (any more), from ssh's exit code and words."""

@@ -202,9 +202,10 @@ class _Deployment:
     def open_folder(self) -> str:
         """Lock the device's folder, see what runs there; its absolute path."""
         found = self.ask("open", folder=self.host.folder)
-        self.free = int(found["free"])
+        self.free = found["free"]
         self.outcome.previous = current_release(self.ask)
-        return str(found["root"])
+        root: str = found["root"]
+        return root
 
     def wheels(self) -> list[Item]:
         """Qmdd's wheel, further ones, and the pinned versions."""
@@ -302,7 +303,8 @@ class _Deployment:
         release = ("releases", layout.release)
         assert self.work is not None  # noqa: S101 - as in ask
         record = self.work.connection.read(*release, "bundle", MANIFEST)
-        outcome.engine = (_json((record or b"{}").decode()) or {}).get("engine")
+        engine = (_json((record or b"{}").decode(errors="replace")) or {}).get("engine")
+        outcome.engine = engine if isinstance(engine, dict) else None
         again = outcome.state == AGAIN
         outcome.state = AGAIN if again else DEPLOYED
         text = json.dumps(outcome.to_dict(), indent=1, sort_keys=True) + "\n"
@@ -335,6 +337,6 @@ class _Deployment:
 def _json(text: str) -> dict[str, Any] | None:
     try:
         found = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return found if isinstance(found, dict) else None

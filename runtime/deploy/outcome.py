@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from ..device.facts import Facts
 from ..errors import DeployError
 from ..files import write_atomically
 from .hosts import Host
@@ -19,6 +20,8 @@ from .hosts import Host
 SCHEMA = 1
 #: Where a bundle keeps what devices said; no part of its manifest, and never copied to a device.
 REPORTS = "devices"
+#: Of what a device tells so much is said on a line; no bundle has as many tiers.
+_TIERS = 8
 #: The states that a deployment ends in.
 DEPLOYED, AGAIN, FAILED = "deployed", "already deployed", "failed"
 
@@ -98,6 +101,11 @@ def write_report(bundle: Path, outcome: Outcome) -> Path:
     path = report_path(bundle, outcome.host)
     now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     data = {**outcome.to_dict(), "time": now}
+    if path.parent.is_symlink():  # the bundle may have come from elsewhere
+        raise DeployError(
+            f"{path.parent}: leads elsewhere, so the report is not written; the deployment itself "
+            "stands"
+        )
     try:
         path.parent.mkdir(exist_ok=True)
         write_atomically(path, json.dumps(data, indent=2, sort_keys=True).encode() + b"\n")
@@ -112,18 +120,18 @@ def write_report(bundle: Path, outcome: Outcome) -> Path:
 def missed(found: Mapping[str, Any]) -> str:
     """What ``qmdd verify --golden --json`` says was missed, tier by tier, in words."""
     words = []
-    for tier in found.get("parity") or ():
-        wrong, total = tier.get("wrong_codes") or 0, tier.get("codes_compared") or 0
-        flipped, budget = tier.get("flipped_verdicts") or 0, tier.get("code_budget") or 0
-        difference, bar = tier.get("max_abs_logit_diff"), tier.get("logit_bar") or 0
-        faults = [f"{wrong:,} of {total:,} codes wrong"] if wrong > budget * total else []
+    for tier in Facts(found).objects("parity")[:_TIERS]:
+        wrong, total = tier.number("wrong_codes") or 0, tier.number("codes_compared") or 0
+        flipped, budget = tier.number("flipped_verdicts") or 0, tier.number("code_budget") or 0
+        difference, bar = tier.number("max_abs_logit_diff"), tier.number("logit_bar") or 0
+        faults = [f"{wrong:,.0f} of {total:,.0f} codes wrong"] if wrong > budget * total else []
         if flipped:
-            faults.append(f"{flipped:,} verdicts flipped")
+            faults.append(f"{flipped:,.0f} verdicts flipped")
         if difference is None or difference > bar:
             told = "no number" if difference is None else f"off by {difference:.1e}"
             faults.append(f"a logit is {told}, the bar is {bar:g}")
-        faults += [str(line) for line in tier.get("fallbacks") or ()]
-        words += [f"{tier.get('tier')}: {', '.join(faults)}"] if faults else []
+        faults += tier.texts("fallbacks")[:_TIERS]
+        words += [f"{tier.text('tier')}: {', '.join(faults)}"] if faults else []
     return "; ".join(words) or "nothing was compared"
 
 

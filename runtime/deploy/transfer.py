@@ -35,7 +35,9 @@ def send(
     """
     wanted = {item.sha256: item for item in items}
     sizes = {name: item.size for name, item in wanted.items()}
-    have: Mapping[str, int] = connection.ask("have", objects=sizes)["have"]
+    told: Mapping[str, int] = connection.ask("have", objects=sizes)["have"]
+    # More of a file than there is of it, or another file, is nothing that helps.
+    have = {name: count for name, count in told.items() if count <= sizes.get(name, -1)}
     total = sum(sizes.values())
     outcome.present = sum(have.values())
     room = total - outcome.present + (ENVIRONMENT if fresh else 0)

@@ -51,16 +51,18 @@ class Work:
             DeployError: another exit code, too slow, or the connection breaks.
         """
         self.commands.append(list(arguments))
-        begin = len(self.said)
+        words = ""
 
-        def keep(words: str) -> None:
-            self.said += words
+        def keep(more: str) -> None:
+            nonlocal words
+            words = (words + more)[-_KEPT:]  # as it comes: it may never end
 
-        code, output = self.connection.run(
-            arguments, timeout=timeout, environment=environment, folder=folder, words=keep
-        )
-        words = self.said[begin:]
-        self.said = self.said[-_KEPT:]
+        try:
+            code, output = self.connection.run(
+                arguments, timeout=timeout, environment=environment, folder=folder, words=keep
+            )
+        finally:
+            self.said = (self.said + words)[-_KEPT:]
         if code in accept:
             return output
         if code is None:

@@ -16,6 +16,8 @@ constexpr int64_t kRows = 8;
 // Pixels of rows that are computed at once.
 constexpr int64_t kMaxGather = 256;
 constexpr int64_t kMaxPool = 8;
+// Of a weight, as two parts of 8 bits hold it, and as INT16 does.
+constexpr int32_t kLargestDense = 16 * 127 + 7, kLargestDepthwise = 32767;
 // Two products of a code and a weight of which the sum may pass INT16.
 constexpr int32_t kInt16Pair = 32767 / 2;
 
@@ -24,9 +26,10 @@ int64_t round_up(int64_t value, int64_t to) { return (value + to - 1) / to * to;
 [[noreturn]] void refuse(const char* why) { throw std::invalid_argument(why); }
 
 std::vector<int32_t> unpack(const ConvSpec& spec, const ConvData& data, size_t count) {
-  std::vector<int32_t> weights(count);
   const size_t bits = size_t(spec.bits);
+  // First: a model may claim more weights than there is memory.
   if (data.weight_bytes != (count * bits + 7) / 8) refuse("weights: wrong number of bytes");
+  std::vector<int32_t> weights(count);
   const uint32_t mask = (1u << bits) - 1;
   for (size_t i = 0; i < count; ++i) {
     const size_t byte = i * bits / 8;
@@ -125,12 +128,12 @@ void check(const ConvSpec& spec, const ConvData& data) {
       refuse("pads and halo must be within 0 and 64");
   }
   if (!within(spec.out_halo, 0, 64)) refuse("halo must be within 0 and 64");
-  if (!within(spec.pad_code, 0, 255) || !within(spec.out_pad_code, 0, 255) ||
-      !within(spec.top_code, 1, 255))
+  if (!within(spec.top_code, 1, 255) || !within(spec.out_pad_code, 0, 255))
     refuse("codes are within 0 and 255");
+  if (!within(spec.pad_code, 0, spec.top_code)) refuse("pad_code is a code, top_code at most");
   if (!within(spec.bits, 1, 8)) refuse("weights have 1 to 8 bits");
   if (!within(spec.first, -1024, 1024) || !within(spec.step, 1, 1024))
-    refuse("weights must be within INT16");
+    refuse("weights: first and step must be within 1024");
   if (spec.groups != 1 && (spec.groups != spec.in_channels || spec.groups != spec.out_channels))
     refuse("groups must be 1 or the number of channels");
   if (spec.in_channels / spec.groups * spec.out_channels * spec.kernel[0] * spec.kernel[1] >
@@ -191,6 +194,7 @@ Conv::Conv(const ConvSpec& spec, const ConvData& data, const Kernels& kernels)
 void Conv::pack_dense(const std::vector<int32_t>& weights) {
   const int64_t window = spec_.kernel[0] * spec_.kernel[1], panel = kernels_.panel;
   const int32_t largest = largest_weight(spec_, weights);
+  if (largest > kLargestDense) refuse("weights must be within 2039");
   if (largest > 127) {  // w = base * high + low, both within INT8
     part_base_ = 16;
     parts_ = 2;
@@ -291,7 +295,7 @@ const int8_t* Conv::weights_of(int64_t panel) const {
 
 void Conv::pack_depthwise(const std::vector<int32_t>& weights) {
   const int64_t window = spec_.kernel[0] * spec_.kernel[1];
-  largest_weight(spec_, weights);
+  if (largest_weight(spec_, weights) > kLargestDepthwise) refuse("weights must be within INT16");
   taps_.assign(size_t(window * width_), 0);
   for (int64_t c = 0; c < spec_.out_channels; ++c) {
     for (int64_t tap = 0; tap < window; ++tap) {
@@ -323,6 +327,7 @@ Extent Conv::output(int64_t padded_height, int64_t padded_width) const {
 
 void Conv::run(const ConvTensors& tensors, const Parallel& parallel) const {
   const auto& s = spec_;
+  if (tensors.n == 0) return;
   View view{};
   view.out = conv_output(tensors.padded_height, tensors.padded_width);
   bool direct = cell_ == s.in_channels;
@@ -391,7 +396,7 @@ FinishArgs Conv::finish_args(int64_t first) const {
     f.slope = slope_.data() + first;
     f.shift_out = shift_out_.data() + first;
   }
-  f.table = table_.data() + first;
+  if (!table_.empty()) f.table = table_.data() + first;
   f.table_stride = width_;
   f.thresholds = spec_.thresholds;
   return f;

@@ -9,18 +9,25 @@ namespace {
 
 constexpr int kPanel = 16;
 
+// Sums wrap around where a code is larger than the model said it could be, in every kernel.
+int32_t wrapped(int32_t sum, int32_t more) { return int32_t(uint32_t(sum) + uint32_t(more)); }
+
 void dot(const DotArgs& args) {
   for (int64_t pixel = 0; pixel < args.count; ++pixel) {
     int32_t* acc = args.acc + pixel * kPanel;
     std::memset(acc, 0, kPanel * sizeof(int32_t));
     const int8_t* w = args.w;
     for (int part = 0; part < args.parts; ++part) {
-      for (int channel = 0; part > 0 && channel < kPanel; ++channel) acc[channel] *= args.part_base;
+      for (int channel = 0; part > 0 && channel < kPanel; ++channel) {
+        acc[channel] = int32_t(uint32_t(acc[channel]) * uint32_t(args.part_base));
+      }
       for (int64_t row = 0; row < args.rows; ++row) {
         const uint8_t* x = args.x + pixel * args.pixel + row * args.row;
         for (int64_t k = 0; k < args.run; k += 4, w += 4 * kPanel) {
           for (int channel = 0; channel < kPanel; ++channel) {
-            for (int i = 0; i < 4; ++i) acc[channel] += int32_t(x[k + i]) * w[4 * channel + i];
+            for (int i = 0; i < 4; ++i) {
+              acc[channel] = wrapped(acc[channel], int32_t(x[k + i]) * w[4 * channel + i]);
+            }
           }
         }
         w += (args.w_run - args.run) * kPanel;
@@ -37,8 +44,8 @@ void depthwise(const DepthwiseArgs& args) {
         for (int64_t tap = 0; tap < args.taps; ++tap) {
           const uint8_t code =
               args.x[pixel * args.pixel + row * args.row + tap * args.tap + channel];
-          sum += (int32_t(code) - args.pad_code) *
-                 args.w[(row * args.taps + tap) * args.stride + channel];
+          sum = wrapped(sum, (int32_t(code) - args.pad_code) *
+                                 args.w[(row * args.taps + tap) * args.stride + channel]);
         }
       }
       args.acc[pixel * kPanel + channel] = sum;
@@ -52,7 +59,7 @@ void finish(const FinishArgs& args) {
       float z;
       if (args.acc != nullptr) {
         const int32_t offset = args.offset != nullptr ? args.offset[c] : 0;
-        const float product = float(args.acc[pixel * kPanel + c] + offset) * args.multiplier[c];
+        const float product = float(wrapped(args.acc[pixel * kPanel + c], offset)) * args.multiplier[c];
         z = product + args.bias[c];
       } else {
         z = args.z_in[pixel * args.pixel_in + c];

@@ -16,6 +16,7 @@
 #include <string>
 
 #include "conv.h"
+#include "float_mode.h"
 #include "mean_pool.h"
 #include "ort_api.h"
 #include "pixel_cells.h"
@@ -128,6 +129,7 @@ struct Items {
 
   static void run(void* self, size_t index) noexcept {
     Items& items = *static_cast<Items*>(self);
+    const PlainFloats plain;
     try {
       items.body(items.user, index);
     } catch (...) {
@@ -176,8 +178,8 @@ struct QuantConv {
     spec.pool_stride = pool[1];
     spec.pool_pad = pool[2];
     float factors[2];
-    size_t count = 2;
-    check(ort::GetAttributeFloats::of(g_api)(info, "factors", factors, &count));
+    size_t factor_count = 2;
+    check(ort::GetAttributeFloats::of(g_api)(info, "factors", factors, &factor_count));
     ConvData data;
     const Tensor weights = constant(info, 1);
     data.weights = weights.as<uint8_t>();
@@ -198,6 +200,8 @@ struct QuantConv {
     addends_ = integer(info, "addends");
     if (!weights || addends_ < 0 || addends_ > 2)
       throw std::invalid_argument("needs constant weights and at most two addends");
+    if (size_t(addends_) > factor_count)
+      throw std::invalid_argument("needs a factor for each addend");
     spec.factors.assign(factors, factors + addends_);
     conv_ = std::make_unique<Conv>(spec, data, kernels());
   }
@@ -416,6 +420,22 @@ struct Registered : OrtCustomOp {
   }
 };
 
+OrtCustomOpDomain* made_domain(const OrtApi* api) {
+  static const Registered<QuantConv> conv;
+  static const Registered<Threshold> threshold;
+  static const Registered<Cells> cells;
+  static const Registered<MeanPool> mean_pool;
+  g_api = api;
+  OrtCustomOpDomain* made = nullptr;
+  check(ort::CreateCustomOpDomain::of(api)("qmdd", &made));
+  for (const OrtCustomOp* op :
+       {static_cast<const OrtCustomOp*>(&conv), static_cast<const OrtCustomOp*>(&threshold),
+        static_cast<const OrtCustomOp*>(&cells), static_cast<const OrtCustomOp*>(&mean_pool)}) {
+    check(ort::CustomOpDomainAdd::of(api)(made, op));
+  }
+  return made;
+}
+
 }  // namespace
 }  // namespace qmdd
 
@@ -429,23 +449,12 @@ extern "C" __attribute__((visibility("default"))) OrtStatus* RegisterCustomOps(
                              base->GetVersionString() + "; upgrade onnxruntime";
     return ort::CreateStatus::of(base->GetApi(1))(kFail, line.c_str());
   }
-  g_api = api;
-  // They live as long as the process: sessions refer to them.
-  static const Registered<QuantConv> conv;
-  static const Registered<Threshold> threshold;
-  static const Registered<Cells> cells;
-  static const Registered<MeanPool> mean_pool;
-  static OrtCustomOpDomain* domain = nullptr;
-  if (domain == nullptr) {
-    OrtCustomOpDomain* made = nullptr;
-    if (OrtStatus* status = ort::CreateCustomOpDomain::of(api)("qmdd", &made)) return status;
-    for (const OrtCustomOp* op : {static_cast<const OrtCustomOp*>(&conv),
-                                  static_cast<const OrtCustomOp*>(&threshold),
-                                  static_cast<const OrtCustomOp*>(&cells),
-                                  static_cast<const OrtCustomOp*>(&mean_pool)}) {
-      if (OrtStatus* status = ort::CustomOpDomainAdd::of(api)(made, op)) return status;
-    }
-    domain = made;
+  try {
+    // Once: sessions refer to the operators as long as the process lives, and two threads may make
+    // their first sessions at the same time.
+    static OrtCustomOpDomain* const domain = made_domain(api);
+    return ort::AddCustomOpDomain::of(api)(options, domain);
+  } catch (const std::exception& error) {
+    return ort::CreateStatus::of(api)(kFail, error.what());
   }
-  return ort::AddCustomOpDomain::of(api)(options, domain);
 }

@@ -149,7 +149,8 @@ struct SimdKernels {
         for (int64_t tap = 0; tap < args.taps; ++tap, w += args.stride) {
           const uint8_t* x = args.x + pixel * args.pixel + row * args.row + tap * args.tap;
           for (int64_t c = 0; c < args.channels; ++c) {
-            acc[c] += (int32_t(x[c]) - args.pad_code) * w[c];
+            const int32_t product = (int32_t(x[c]) - args.pad_code) * w[c];
+            acc[c] = int32_t(uint32_t(acc[c]) + uint32_t(product));
           }
         }
       }

@@ -23,6 +23,7 @@ MAX_BYTES = 1 << 20
 #: What a killed scan may leave of the files that it writes whole.
 _LEFT = re.compile(r"\..*\.[0-9a-f]{16}|\.inputs")
 
+_KINDS: dict[str, tuple[type, ...]] = {"str": (str,), "int": (int,), "float": (int, float)}
 _ANEW = "choose another --output, or start anew with --force"
 
 
@@ -155,6 +156,11 @@ def _read(path: Path) -> Scan | None:
         plain = json.loads(data)
         if plain["schema"] != SCHEMA:
             raise ScanError(f"{path}: of another qmdd (schema {plain['schema']}); {_ANEW}")
-        return Scan(**plain["scan"])
+        held = Scan(**plain["scan"])
+        for field in dataclasses.fields(Scan):
+            value, wanted = getattr(held, field.name), _KINDS[str(field.type)]
+            if type(value) not in wanted:
+                raise TypeError(f"{field.name} is {type(value).__name__}")
+        return held
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ScanError(f"{path}: no record of a scan; {_ANEW}") from error

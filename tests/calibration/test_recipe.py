@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -143,6 +144,33 @@ def test_a_recipe_that_cannot_be_read(tmp_path: Path) -> None:
     (tmp_path / "r.toml").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(CalibrationError, match="not a TOML recipe"):
         load_recipe(tmp_path / "r.toml")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("seed = " + "9" * 5000, "width = 0x" + "f" * 5000, "seed = 9223372036854775808"),
+        *("a = " + "[" * 50_000, "a = [{b = -9223372036854775809}]", "# " + "x" * (1 << 20)),
+    ],
+    ids=["digits", "hexadecimal", "63 bits", "nested", "deep", "large"],
+)
+def test_a_recipe_that_nobody_would_write(text: str, tmp_path: Path) -> None:
+    with pytest.raises(CalibrationError, match=r"r\.toml: not a (TOML )?recipe"):
+        load_recipe(_write(tmp_path / "r.toml", text))
+
+
+def test_a_pipe_is_no_recipe(tmp_path: Path) -> None:
+    """Nor is it waited for."""
+    os.mkfifo(tmp_path / "r.toml")
+    with pytest.raises(CalibrationError, match="not a recipe, which is a file"):
+        load_recipe(tmp_path / "r.toml")
+
+
+def test_a_seed_that_torch_would_not_take() -> None:
+    stage = Stage(bits=2, epochs=1, lr=1e-3)
+    assert Recipe(stages=(stage,), seed=2**63 - 1)
+    with pytest.raises(CalibrationError, match="seed must be at most"):
+        Recipe(stages=(stage,), seed=2**63)
 
 
 def test_the_recipes_of_the_project_load() -> None:

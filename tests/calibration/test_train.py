@@ -255,6 +255,16 @@ def _without(prefix: str) -> Callable[[bytes], bytes]:
     return change
 
 
+def _with(name: str, change: Callable[[torch.Tensor], torch.Tensor]) -> Callable[[bytes], bytes]:
+    """The state with another tensor in place of the one called ``name``."""
+
+    def changed(data: bytes) -> bytes:
+        tensors = load(data)
+        return _resaved(data, {**tensors, name: change(tensors[name]).contiguous()})
+
+    return changed
+
+
 def _resaved(data: bytes, tensors: dict[str, torch.Tensor], **metadata: str) -> bytes:
     header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
     return save(tensors, {**header["__metadata__"], **metadata})
@@ -270,6 +280,10 @@ def _resaved(data: bytes, tensors: dict[str, torch.Tensor], **metadata: str) -> 
         lambda data: save(load(data)),
         lambda data: _resaved(data, load(data), step="soon"),
         lambda data: _resaved(data, load(data), stage="7"),
+        lambda data: _resaved(data, load(data), stage="-1"),
+        lambda data: _resaved(data, load(data), step="-1"),
+        _with("adam.exp_avg.head.fc.bias", lambda tensor: tensor.reshape(())),
+        _with("adam.exp_avg_sq.head.fc.bias", lambda tensor: tensor.to(torch.int32)),
         lambda data: _resaved(data, {k: v.reshape(-1)[:1] for k, v in load(data).items()}),
         _without("model.head.fc"),
         _without("adam.exp_avg."),

@@ -134,6 +134,17 @@ def test_a_signal_while_the_command_line_is_imported_shows_no_traceback() -> Non
     assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGINT, "", "")
 
 
+def test_a_line_that_a_file_made_endless_is_cut(capsys: pytest.CaptureFixture[str]) -> None:
+    """What happened stands at its beginning, what to do at its end."""
+    explain(CommandError(f"what is {'x' * (1 << 20)}; do this"), State())
+    said = capsys.readouterr().err
+    assert said.startswith("qmdd: error: what is x")
+    assert said.endswith("x; do this\n")
+    assert len(said) < 6000
+    explain(CommandError("x" * 4200), State())  # a long path is shown whole
+    assert "x" * 4200 in capsys.readouterr().err
+
+
 def test_missing_library_names_the_extra_of_the_command(process, tmp_path, image_folder) -> None:
     code = "import sys\nsys.modules['torch'] = None"
     done = process("freeze", "x.safetensors", "-o", tmp_path / "y", code=code)

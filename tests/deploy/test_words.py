@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from qmdd.runtime.deploy.hosts import Host
-from qmdd.runtime.deploy.outcome import last_words, missed, report_path
+from qmdd.runtime.deploy.outcome import Outcome, last_words, missed, report_path, write_report
 from qmdd.runtime.deploy.ssh_words import explain
+from qmdd.runtime.errors import DeployError
 
 
 @pytest.mark.parametrize(
@@ -54,8 +57,6 @@ def test_the_line_that_says_why(said: str, line: str) -> None:
 
 
 def test_reports_have_names_that_are_names() -> None:
-    from pathlib import Path
-
     odd = Host("me@box", "../../a b;$(id)/'", 22)
     path = report_path(Path("bundle"), odd)
     assert path.parent == Path("bundle/devices")
@@ -81,3 +82,20 @@ def test_what_a_verification_missed() -> None:
         "strict: 1 verdicts flipped, a logit is off by 5.0e-01, the bar is 1e-05"
     )
     assert "no number" in missed({"parity": [tier(max_abs_logit_diff=None)]})
+
+
+def test_a_verification_that_is_none() -> None:
+    """What a device says is whatever it says."""
+    odd = [3, {"fallbacks": 1}, {"wrong_codes": "x", "tier": ["a"]}, {"max_abs_logit_diff": 1e400}]
+    assert missed({"parity": "all"}) == "nothing was compared"
+    assert missed({"parity": odd}).startswith(": a logit is no number")
+
+
+def test_a_report_is_not_written_through_a_link(tmp_path: Path) -> None:
+    """A bundle that somebody else made may lead anywhere."""
+    (tmp_path / "bundle").mkdir()
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "bundle" / "devices").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(DeployError, match="leads elsewhere"):
+        write_report(tmp_path / "bundle", Outcome(Host("me@box")))
+    assert not any((tmp_path / "elsewhere").iterdir())

@@ -168,6 +168,16 @@ def test_one_build_at_a_time(make_bundle) -> None:
         os.close(handle)
 
 
+def test_no_engine_is_added_through_a_link(make_bundle, tmp_path: Path) -> None:
+    """A bundle that somebody else made may lead anywhere."""
+    folder = make_bundle()
+    (tmp_path / "elsewhere").mkdir()
+    (folder / "engine").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(BuildError, match="engine: a link"):
+        build_engine(folder)
+    assert not any((tmp_path / "elsewhere").iterdir())
+
+
 def test_progress_grows_to_the_end(rtx, make_bundle) -> None:
     told: list[tuple[str, int, int]] = []
     build_engine(make_bundle(), report=lambda *event: told.append(event))
@@ -181,13 +191,23 @@ def test_progress_grows_to_the_end(rtx, make_bundle) -> None:
     ("options", "said"),
     [
         ({"image": "photo"}, "not a detector of qmdd: it must take image .* it has photo: "),
-        ({"model": b"no ONNX"}, "TensorRT cannot read it"),
+        ({"model": b"no ONNX"}, "no ONNX model, or a cut one"),
     ],
 )
 def test_model_that_is_not_ours(rtx, make_bundle, contents, options: dict, said: str) -> None:
     folder = make_bundle(**options)
     before = contents(folder)
-    with pytest.raises(BuildError, match=said):
+    with pytest.raises((BuildError, BundleError), match=said):
+        build_engine(folder)
+    assert contents(folder) == before
+
+
+def test_model_that_tensorrt_cannot_read(rtx, make_bundle, make_model, contents) -> None:
+    model = make_model()
+    model.graph.node[0].op_type = "NoSuchOperator"
+    folder = make_bundle(model=model.SerializeToString())
+    before = contents(folder)
+    with pytest.raises(BuildError, match="TensorRT cannot read it"):
         build_engine(folder)
     assert contents(folder) == before
 

@@ -146,10 +146,22 @@ def test_types_in_the_inspectors_words(told: str, dtype: str) -> None:
     assert dtype in ("", *BITS)
 
 
-@pytest.mark.parametrize("text", ["", "{}", '{"Layers": ["a/Conv"]}', '{"Layers": [{"Name": 1}]}'])
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "{}", '{"Layers": ["a/Conv"]}', '{"Layers": [{"Name": 1}]}', "[" * 100_000),
+        '{"Layers": [{"Name": "a", "LayerType": "x", "Inputs": [1.5]}]}',
+    ],
+)
 def test_inspector_without_details_is_refused(text: str) -> None:
     with pytest.raises(BuildError, match="inspector gave no layer table"):
         layers_from_inspector(text)
+
+
+@pytest.mark.parametrize("dims", ["1-2", "-", "9" * 5000])
+def test_a_log_with_a_size_that_is_no_number_is_refused(dims: str) -> None:
+    with pytest.raises(BuildError, match="is not understood"):
+        layers_from_log(LOG.replace("[1,32,-1,-1]", f"[{dims}]"))
 
 
 def test_layers_survive_json() -> None:

@@ -27,6 +27,7 @@ from qmdd.exporter.passes.engine_weights import engine_weights
 from qmdd.models.float_order import neighbours
 
 F32 = npt.NDArray[np.float32]
+TINY = float(np.finfo(np.float32).tiny)
 I64 = npt.NDArray[np.int64]
 LAYER = "stages.0.0.conv1"
 
@@ -121,14 +122,18 @@ def test_below_counts_the_same(raw: F32, points: list[float]) -> None:
     np.testing.assert_array_equal(got, (x[:, None] >= table).sum(1))
 
 
-def test_subnormal_neighbours_are_compared_with_or_equal() -> None:
-    """What a GPU flushes to zero must not decide: the number below 0 is subnormal."""
-    assert below(np.float32([[0.0]]))[1] is False
-    assert below(np.float32([[1e-42]]))[1] is False
-    assert below(np.float32([[np.finfo(np.float32).tiny]]))[1] is False
-    limit, strict = below(np.float32([[1.0]]))
-    assert strict
-    assert limit == np.float32(1) - np.float32(2**-24)
+@pytest.mark.parametrize("threshold", [0.0, 1e-45, 1e-42, -1e-45, TINY, -TINY, 1.0, -1.0])
+def test_zero_and_normal_numbers_are_right_where_subnormal_ones_are_flushed(
+    threshold: float,
+) -> None:
+    """A GPU may take subnormal numbers, the limit or the input, for zero."""
+    table = np.float32([[threshold]])
+    limit, strict = below(table)
+    x = np.float32([0.0, -0.0, TINY, -TINY, 1.0, -1.0, 2.0, np.nextafter(np.float32(TINY), 1)])
+    compare = np.greater if strict else np.greater_equal
+    flushed = np.where(np.abs(limit) < TINY, np.float32(0), limit)
+    np.testing.assert_array_equal(compare(x, flushed[0]), x >= table[0])
+    assert strict == (threshold not in (0.0, -1e-45))
 
 
 @pytest.mark.parametrize("top", [CHAIN_LIMIT, CHAIN_LIMIT + 1])

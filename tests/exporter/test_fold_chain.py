@@ -85,13 +85,15 @@ def _table(graph: gs.Graph) -> F32:
 
 
 def _points(table: F32, channels: int, rng: np.random.Generator) -> F32:
-    """For each channel: ``RADIUS`` neighbours of its thresholds, random bits, the landmarks."""
+    """For each channel: ``RADIUS`` neighbours of its thresholds, random bits (NaNs among them), the
+    landmarks.
+    """
     finite = np.where(np.isfinite(table), table, np.float32(0)).astype(np.float32)
     near = neighbours(finite, RADIUS).reshape(table.shape[0], -1)
     near = np.broadcast_to(near, (channels, near.shape[1]))
     bits = rng.integers(0, 2**32, (channels, 2000), dtype=np.uint32).view(np.float32)
-    bits = np.where(np.isfinite(bits), bits, np.float32(1))
     marks = np.float32([0.0, -0.0, LARGEST, -LARGEST, 1e-45, -1e-45, 1e-38, -1e-38])
+    marks = np.concatenate([marks, np.float32([np.inf, -np.inf, np.nan])])
     marks = np.broadcast_to(marks, (channels, marks.size))
     return np.concatenate([near, bits, marks], axis=1)
 
@@ -349,7 +351,10 @@ def test_a_quantizer_that_reads_the_input_has_no_chain() -> None:
 
 
 def test_the_strategies_reach_what_they_are_for() -> None:
-    """Slope zero behind a shift makes whole channels constant: thresholds at minus infinity."""
-    graph = _graph([("Add", [0.0]), ("PRelu", [0.0]), ("Add", [2.0])], THRESHOLDS, 1)
-    fold_chain(graph)
-    assert np.isneginf(_table(graph)).all()
+    """Slope zero behind a shift makes whole channels constant but for minus infinity, which times
+    zero is no number; a tiny slope makes them constant but for minus infinity, too.
+    """
+    for slope in (0.0, 1e-45):
+        graph = _graph([("Add", [0.0]), ("PRelu", [slope]), ("Add", [2.0])], THRESHOLDS, 1)
+        fold_chain(graph)
+        assert (_table(graph) == -LARGEST).all()

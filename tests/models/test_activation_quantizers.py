@@ -349,6 +349,17 @@ def test_codes_no_float_reaches_have_infinite_thresholds() -> None:
     assert np.isfinite(table[2])
 
 
+@pytest.mark.parametrize("bits", BITS)
+def test_codes_that_only_minus_infinity_misses_start_at_the_lowest_float(bits: int) -> None:
+    """With a tiny input scale every finite float reaches the top code, minus infinity none."""
+    quantizer = build_activation("n2uq", bits, slr=False)
+    assert isinstance(quantizer, N2uqActivation)
+    with torch.no_grad():
+        quantizer.scale1.fill_(1e-45)
+        quantizer.start.fill_(-3.0)
+    assert quantizer.table().tolist() == [-LARGEST] * quantizer.top
+
+
 @pytest.mark.parametrize(("kind", "slr", "bits"), CASES)
 def test_step_is_what_one_code_is_worth(kind: str, slr: bool, bits: int) -> None:
     """N2UQ ``scale2 * 2/(2^k-1)``, LSQ the learned step, MinMax the range over ``2^k - 1``.

@@ -21,6 +21,7 @@ from qmdd.models import (
     Detector,
     DetectorConfig,
     ModelError,
+    bounded,
     quantised_chains,
     quantised_convolutions,
 )
@@ -251,6 +252,20 @@ def test_a_file_that_is_too_large_is_not_read(
     """The size is looked at before anything else."""
     monkeypatch.setattr(module, "MAX_BYTES", len(latent_bytes) - 1)
     assert "not read" in _refusal(tmp_path / "a.safetensors", latent_bytes)
+
+
+def test_a_header_that_is_too_long_is_not_parsed(latent_bytes: bytes, tmp_path: Path) -> None:
+    """100 MB of it took 1.4 GB; the length is believed before a byte of it is read."""
+    longer = (bounded.MAX_HEADER + 1).to_bytes(8, "little") + latent_bytes[8:]
+    assert "states a header of 4,194,305 bytes" in _refusal(tmp_path / "a.safetensors", longer)
+
+
+def test_numbers_that_are_not_finite_are_counted_in_parts() -> None:
+    """Beyond one part's length, and at both ends."""
+    tensor = torch.zeros(3 << 22)
+    assert bounded.not_finite(tensor) == 0
+    tensor[0], tensor[-1], tensor[5 << 21] = float("nan"), float("inf"), -float("inf")
+    assert bounded.not_finite(tensor) == 3
 
 
 @pytest.mark.parametrize("form", ["latent_bytes", "frozen_bytes"])

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import html
 import json
+import os
 import re
+import shutil
 import sys
 from collections.abc import Callable
 from html.parser import HTMLParser
@@ -192,6 +194,20 @@ def test_command(
     assert out.read_bytes() == before
     told = invoke("report", bundle, "--json", "--golden")
     assert json.loads(told.stdout)["verdict"][0]["answer"] == "yes, code by code"
+
+
+def test_names_that_are_no_text(
+    bundle: Path, images: list[Path], tmp_path: Path, invoke: Invoke
+) -> None:
+    """Of images, and of the bundle: a file system takes any bytes."""
+    odd = tmp_path / os.fsdecode(b"\xff.png")
+    shutil.copy(images[0], odd)
+    place = tmp_path / os.fsdecode(b"b\xfe")
+    shutil.copytree(bundle, place)
+    out = tmp_path / "report.html"
+    done = invoke("report", place, "-o", out, "--golden", "--images", odd)
+    assert done.exit_code == 0, done.stderr
+    assert "\\udcff.png" in out.read_text(encoding="utf-8")
 
 
 def test_without_jinja(

@@ -209,8 +209,9 @@ def test_what_is_no_folder_is_refused(make_bundle: BundleFactory, tmp_path: Path
         b'{"threshold": Infinity}',
         b"[" * 100_000,
         b"1" * 10_000,
+        b'{"arch": "\\ud800"}',
     ],
-    ids=["empty", "cut", "utf-16", "bom", "binary", "nan", "infinity", "nested", "long"],
+    ids=["empty", "cut", "utf-16", "bom", "binary", "nan", "infinity", "nested", "long", "half"],
 )
 def test_what_is_not_json_is_refused(make_bundle: BundleFactory, data: bytes) -> None:
     with pytest.raises(BundleError, match=r"manifest\.json: (not JSON|must hold an object)"):
@@ -347,3 +348,19 @@ def test_manifests_that_are_not_json_are_not_written(value: object) -> None:
 def test_a_manifest_that_could_not_be_read_is_not_written() -> None:
     with pytest.raises(BundleError, match="more than"):
         manifest_bytes({"key": "x" * MAX_MANIFEST_BYTES})
+
+
+def test_more_than_any_bundle_holds_is_refused_before_a_byte_is_read(
+    make_bundle: BundleFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A thousand names of one large file would be a thousand times its hash."""
+    folder = make_bundle()
+    manifest = json.loads((folder / "manifest.json").read_bytes())
+    entry = manifest["files"]["model.onnx"]
+    monkeypatch.setattr("qmdd.runtime.bundle.sha256_of", None)
+    for more, size in ((1000, 0), (5, 2 << 30)):
+        files = {f"f{index}": {**entry, "bytes": size} for index in range(more)}
+        told = {**manifest, "files": {"model.onnx": entry, **files}}
+        (folder / "manifest.json").write_text(json.dumps(told))
+        with pytest.raises(BundleError, match=r"manifest\.json: lists .* files of .* MiB"):
+            Bundle.open(folder)

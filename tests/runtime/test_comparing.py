@@ -196,6 +196,7 @@ def test_figures_of_devices_are_of_this_bundle_or_left_out(bundle_with: Bundles)
         "list": "[]",
         "broken": "{",
         "deep": "[" * 100_000,
+        "endless": json.dumps({"manifest_sha256": now, "bench": bench}).replace(": 2", ": 1e999"),
         "rows": json.dumps({"manifest_sha256": now, "bench": {"configurations": [{"rows": [1]}]}}),
     }
     (bundle.path / "devices").mkdir()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
@@ -97,6 +98,17 @@ def test_digest_tells_data_apart(image_folder: Path, tmp_path: Path) -> None:
     victim.with_name("00.png").unlink()
     seen.add(digest(copy, scan(copy)))
     assert len(seen) == 4
+
+
+def test_digest_of_names_that_are_no_text(image_folder: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(image_folder, copy)
+    victim = copy / "alpha" / "0_real" / "0.png"
+    seen = {digest(copy, scan(copy))}
+    for name in (b"\xff.png", b"\xfe.png"):
+        victim = victim.rename(victim.with_name(os.fsdecode(name)))
+        seen.add(digest(copy, scan(copy)))
+    assert len(seen) == 3
 
 
 def test_the_real_data_set_is_in_the_layout(real_data: Path) -> None:

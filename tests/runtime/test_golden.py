@@ -278,3 +278,11 @@ def test_a_missing_safetensors_is_named(tmp_path: Path, monkeypatch: pytest.Monk
     for call in (lambda: read_golden(path), lambda: write_golden(path, _golden())):
         with pytest.raises(BundleError, match=r"pip install 'qmdd\[runtime\]'"):
             call()
+
+
+def test_a_header_that_is_too_long_is_not_parsed(tmp_path: Path) -> None:
+    """Parsed, it would take 14 times as much."""
+    path = tmp_path / "golden.safetensors"
+    path.write_bytes((golden_module.MAX_HEADER + 1).to_bytes(8, "little") + b"{" + bytes(100))
+    with pytest.raises(BundleError, match="header is too long"):
+        read_golden(path)

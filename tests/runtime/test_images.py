@@ -479,3 +479,15 @@ def test_the_size_is_refused_as_the_image_is(tmp_path: Path) -> None:
     Image.new("RGB", (30, 20)).save(path)
     with pytest.raises(ImageError, match="30x20 pixels is more than"):
         image_size(path, max_pixels=599)
+
+
+def test_a_ppm_that_hides_its_size_is_refused_soon(tmp_path: Path) -> None:
+    """Pillow reads comments byte by byte: what stands before the size is bounded."""
+    pixels = bytes(range(12)) * 512
+    honest = b"P6\n# a comment\n64 32\n# another\n255\n" + pixels
+    (tmp_path / "a.ppm").write_bytes(honest)
+    assert load_rgb(tmp_path / "a.ppm").shape == (32, 64, 3)
+    for hidden in (b"P6 #" + b"x" * 5000, b"P6\n64\n#" + b"y" * 5000, b"P5" + b" " * 5000):
+        (tmp_path / "b.ppm").write_bytes(hidden + b"\n" + honest[3:])
+        with pytest.raises(ImageError, match="states no size in its first 4096 bytes"):
+            load_rgb(tmp_path / "b.ppm")

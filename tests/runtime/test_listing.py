@@ -131,3 +131,22 @@ def test_two_stars_at_the_end_are_everything_below(tree: Path) -> None:
 def test_what_a_pattern_is() -> None:
     assert all(map(is_pattern, ("*.png", "a?", "[ab]", "a/**/b")))
     assert not any(map(is_pattern, ("a.png", "-", "{a,b}", "~")))
+
+
+def test_patterns_of_thousands_of_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As many as a path may have, with no recursion for plain names."""
+    (tmp_path / "a.png").touch()
+    monkeypatch.chdir(tmp_path)
+    here = f"../{tmp_path.name}/"
+    count = 4000 // len(here)
+    assert list(matches(here * count + "*.png")) == [Path(here * count, "a.png")]
+    (tmp_path / "d").mkdir()
+    assert [path.name for path in matches("d/../" * 750 + "*.png")] == ["a.png"]
+    assert list(matches("d/../" * 750 + "none/*.png")) == []
+
+
+def test_what_is_longer_than_a_path_is_no_pattern() -> None:
+    """Making an expression of a thousand times as many brackets would take minutes."""
+    assert is_pattern("[" * 4096)
+    assert not is_pattern("[" * 4097)
+    assert list(matches("[" * 4096)) == []

@@ -215,7 +215,10 @@ def test_mean_pool_is_average_pool_one_side_after_the_other(
         ({"kernel": [3]}, "kernel: wrong number of integers"),
         ({"in_channels": 0}, "channels must be within"),
         ({"bias": np.zeros(36, np.float32)}, "one number a channel"),
-        ({"first": 30000}, "within INT16"),
+        ({"first": 30000}, "first and step must be within 1024"),
+        ({"first": -1024, "step": 1024}, "weights must be within 2039"),
+        ({"pad_code": 4}, "pad_code is a code, top_code at most"),
+        ({"addends": 2, "factors": [1.0]}, "needs a factor for each addend"),
         ({"table": np.zeros((5, 3), np.float32)}, "a table has one row, or one a channel"),
         ({"table": np.zeros((37, 256), np.float32)}, "at most 255 thresholds"),
         ({"slope": np.zeros(37, np.float32)}, "come together"),
@@ -243,6 +246,42 @@ def test_inputs_that_do_not_fit_are_refused_when_it_runs() -> None:
     layer.addends, layer.factors = (rows(random, 2, 3, 3, 37),), (1.0,)
     with pytest.raises(Exception, match="an addend must have the shape"):
         run(layer)
+
+
+def test_weights_of_a_channel_of_its_own_are_within_int16() -> None:
+    layer = layer_of(np.random.default_rng(12), groups=37, channels=37, bits=8)
+    with pytest.raises(Exception, match="weights must be within INT16"):
+        session_of(model_of(layer, first=-1024, step=1024))
+
+
+def test_the_largest_weights_are_exact(kernels: str) -> None:
+    """Two parts of 8 bits hold up to 2039."""
+    layer = layer_of(np.random.default_rng(13), bits=8)
+    layer.attrs.update(first=1, step=8)  # 1, 9, .. 2041 is too far
+    with pytest.raises(Exception, match="weights must be within 2039"):
+        session_of(model_of(layer))
+    layer.attrs["first"] = -1
+    assert_equal(layer)
+
+
+def test_a_thread_that_flushes_subnormal_numbers(kernels: str) -> None:
+    """``torch.set_flush_denormal`` changes no code, and is in force again afterwards."""
+    torch = pytest.importorskip("torch", reason="pip install 'qmdd[export]'")
+    layer = layer_of(np.random.default_rng(14), levels=3)
+    layer.multiplier = np.where(np.arange(37) % 2, np.float32(1e-45), np.float32(1.0))
+    layer.bias = np.zeros(37, np.float32)
+    layer.table = np.tile(np.float32([[-1e-45, 1e-45, 5e-45]]), (37, 1))
+    session, wanted = session_of(model_of(layer)), expected(layer)
+    if not torch.set_flush_denormal(True):
+        pytest.skip("this processor cannot flush subnormal numbers")
+    try:
+        codes, z = session.run(None, {"x": layer.x})
+        flushes = torch.tensor(1e-45).mul(1.0).item() == 0.0
+    finally:
+        torch.set_flush_denormal(False)
+    assert flushes
+    np.testing.assert_array_equal(codes, wanted[0])
+    np.testing.assert_array_equal(z, wanted[1])
 
 
 def test_kernels_that_this_processor_has_not(monkeypatch: pytest.MonkeyPatch) -> None:

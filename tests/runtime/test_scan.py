@@ -283,6 +283,20 @@ def test_a_record_that_is_none(run, tmp_path: Path, text: str) -> None:
     assert run().kept == 0
 
 
+@pytest.mark.parametrize(
+    ("field", "value"), [("files", "many"), ("files", [1]), ("runtime", 3), ("threshold", "0.5")]
+)
+def test_a_record_with_a_field_of_another_kind(run, tmp_path: Path, field: str, value) -> None:
+    run()
+    record = tmp_path / "results" / "scan.json"
+    plain = json.loads(record.read_text())
+    plain["scan"][field] = value
+    record.write_text(json.dumps(plain))
+    with pytest.raises(ScanError, match="no record of a scan"):
+        run()
+    assert json.loads(record.read_text()) == plain
+
+
 def test_two_scans_at_once(run, tmp_path: Path) -> None:
     run()
     with locked(tmp_path / "results"), pytest.raises(ScanError, match="another scan is writing"):
@@ -347,3 +361,22 @@ def test_without_pyarrow(run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
     with pytest.raises(ScanError, match=r"pyarrow is not installed; run: pip install 'qmdd\[scan"):
         run()
+
+
+def test_a_part_of_millions_of_rows_is_not_read(run, tmp_path: Path, monkeypatch) -> None:
+    """It takes some kilobytes, and would take gigabytes of memory: it is done again unread."""
+    run()
+    part = min((tmp_path / "results" / "parts").iterdir())
+    wanted = pq.read_schema(part)
+    rows = pa.concat_tables([pq.read_table(part)] * 20_000)
+    pq.write_table(rows.replace_schema_metadata(wanted.metadata), part, compression="zstd")
+    read = []
+    whole = pq.ParquetFile.read
+
+    def counted(file, *given, **named):
+        read.append(file.metadata.num_rows)
+        return whole(file, *given, **named)
+
+    monkeypatch.setattr(pq.ParquetFile, "read", counted)
+    assert run().damaged == 1
+    assert max(read, default=0) < 100

@@ -308,3 +308,34 @@ def test_a_failure_of_its_own_is_told_on_both_sides(error: Exception, said: str)
         assert answer.status_code == 500
         assert said in answer.json()["error"]
     assert len(lines) == 2
+
+
+def test_a_sender_that_goes_away_is_no_fault_of_the_server(answerer: Answerer) -> None:
+    """Its place is free again, and nothing is told of a defect."""
+    import anyio
+
+    said: list[str] = []
+    turns = Turns(1, 0)
+    app = demo_app(answerer, turns=turns, say=said.append)
+    coming = [{"type": "http.request", "body": b"\x89PNG", "more_body": True}]
+
+    async def receive() -> dict[str, object]:
+        return coming.pop() if coming else {"type": "http.disconnect"}
+
+    async def send_nowhere(_message: object) -> None:
+        return
+
+    scope = {
+        **{"type": "http", "http_version": "1.1", "method": "POST", "path": "/api/score"},
+        **{"query_string": b"", "headers": [(b"host", b"localhost")], "scheme": "http"},
+    }
+    anyio.run(app, scope, receive, send_nowhere)
+    assert said == []
+    with turns.place():
+        pass
+
+
+@pytest.mark.parametrize("size", ["9" * 5000, "9" * 30])
+def test_a_length_that_no_number_holds(client: TestClient, size: str) -> None:
+    answer = send(client, b"\x89PNG", **{"content-length": size})
+    assert answer.status_code == 413

@@ -1,0 +1,1 @@
+"""Mutated files of every kind that comes from outside, and what qmdd makes of them."""

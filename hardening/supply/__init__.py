@@ -1,0 +1,1 @@
+"""What qmdd is built from: locks with hashes, and the licences of everything in them."""
