@@ -69,9 +69,7 @@ def scores_alone(bundle: Path, images: Sequence[Path]) -> list[float]:
 def page(bundle: Path, *options: str) -> Iterator[tuple[str, int]]:
     """``qmdd demo`` of ``bundle`` in a process of its own: its address and number."""
     line = [sys.executable, "-c", _MAIN, "demo", str(bundle), "--port", "0", *options]
-    process = subprocess.Popen(  # noqa: S603 - this very project
-        line, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-    )
+    process = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     try:
         assert process.stdout is not None  # noqa: S101 - it is a pipe
         yield urlsplit(process.stdout.readline().strip()).netloc, process.pid
