@@ -125,6 +125,8 @@ def _locked_soon(folder: Path) -> Iterator[None]:
                 if not left:
                     raise
                 time.sleep(0.1)
+            except OSError:  # no locks on this file system
+                break
         yield
 
 

@@ -488,6 +488,21 @@ def test_a_locked_folder_is_not_replaced(
     assert _tree(tmp_path) == OLD
 
 
+def test_a_file_system_without_locks_can_be_written_to(
+    tmp_path: Path, old: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def flock(_handle: int, _operation: int) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    work = tmp_path / f".out.{'0' * 16}"
+    work.mkdir()
+    _build(old, replace=True)
+    write_atomically(tmp_path / "file", b"new")
+    # Whose that is nobody can tell there.
+    assert _tree(tmp_path) == {**NEW, "file": b"new", work.name: None}
+
+
 @pytest.mark.parametrize("known", [True, False])
 def test_a_free_name_is_renamed_to_and_no_other(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, known: bool
