@@ -20,7 +20,7 @@ def require_matplotlib() -> None:
     try:
         import matplotlib.figure  # noqa: F401
     except ImportError as error:
-        raise CalibrationError(not_installed("matplotlib", "plots")) from error
+        raise CalibrationError(not_installed("matplotlib", "plots", error=error)) from error
 
 
 def plot(losses: Sequence[Loss], path: str | os.PathLike[str], title: str) -> None:

@@ -9,9 +9,11 @@ from __future__ import annotations
 import dataclasses
 import errno
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Callable
+from types import FrameType
 
 import click
 
@@ -54,6 +56,14 @@ _ROOM_ERRORS = {
     "exporter.errors": "ExportError",
     "runtime.errors": "RuntimeFailure",
 }
+#: What torch, oneDNN below it, safetensors and threads say where a MemoryError is meant.
+_NO_MEMORY = (
+    "can't allocate memory",
+    "out of memory",
+    "Cannot allocate memory",
+    "could not create a primitive",
+    "can't start new thread",
+)
 _ROOT = (__package__ or "qmdd.cli").rpartition(".")[0]
 
 
@@ -63,6 +73,30 @@ class CommandError(Exception):
 
 class Terminated(KeyboardInterrupt):
     """SIGTERM; unwinds like Ctrl-C."""
+
+
+#: Signals that have come. A library that is being imported may turn an interruption into an error
+#: of its own, such as one of numpy's that it cannot be loaded.
+_came: list[int] = []
+
+
+def take_signals() -> None:
+    """Let SIGINT and SIGTERM interrupt the command from here on; an ignored SIGINT stays so."""
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # as in a shell's background
+        signal.signal(signal.SIGINT, _interrupt)
+    signal.signal(signal.SIGTERM, _interrupt)
+
+
+def leave_signals() -> None:
+    """Let them end the process: an interpreter that is ending would answer with a traceback."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, signal.SIG_DFL)
+
+
+def _interrupt(number: int, _frame: FrameType | None) -> None:
+    _came.append(number)
+    raise Terminated if number == signal.SIGTERM else KeyboardInterrupt
 
 
 @dataclasses.dataclass
@@ -98,8 +132,8 @@ def explain(error: BaseException, state: State) -> int:
     """Say on stderr what ``error`` means and return the exit code."""
     if isinstance(error, SystemExit):  # click's and rich's way to end at a closed pipe
         return error.code if isinstance(error.code, int) else FAILURE
-    if isinstance(error, (click.Abort, KeyboardInterrupt)):
-        terminated = isinstance(error.__cause__ or error, Terminated)
+    if isinstance(error, (click.Abort, KeyboardInterrupt)) or _came:
+        terminated = isinstance(error.__cause__ or error, Terminated) or signal.SIGTERM in _came
         kept = f"; {state.kept()}" if state.kept else ""
         _say(f"qmdd: {'terminated' if terminated else 'interrupted'}{kept}")
         return TERMINATED if terminated else INTERRUPTED
@@ -123,7 +157,7 @@ def message_of(error: BaseException, extra: str = "export") -> str:
         text = error.format_message()
     elif isinstance(error, (CommandError, *_room_errors())):
         text = str(error)
-    elif isinstance(error, MemoryError) or _is_torch_out_of_memory(error):
+    elif isinstance(error, MemoryError) or _is_out_of_memory(error):
         text = "not enough memory; close other programs, or use fewer or smaller images at a time"
     elif isinstance(error, ImportError):
         text = _import_message(error, extra)
@@ -148,11 +182,8 @@ def _room_errors() -> tuple[type[BaseException], ...]:
     return tuple(found)
 
 
-def _is_torch_out_of_memory(error: BaseException) -> bool:
-    text = str(error)
-    return isinstance(error, RuntimeError) and (
-        "can't allocate memory" in text or "out of memory" in text
-    )
+def _is_out_of_memory(error: BaseException) -> bool:
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in _NO_MEMORY)
 
 
 def _import_message(error: ImportError, extra: str) -> str:

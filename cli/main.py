@@ -9,15 +9,13 @@ from __future__ import annotations
 import difflib
 import importlib
 import keyword
-import signal
 import sys
-from types import FrameType
 from typing import Any
 
 import click
 
 from .compiler_cache import private_compiler_cache
-from .errors import EXTRAS, State, Terminated, explain, finish_stdout
+from .errors import EXTRAS, State, explain, finish_stdout, leave_signals, take_signals
 from .options import debug_option
 
 #: One line of help for each command, in the order in which they are listed.
@@ -125,16 +123,15 @@ def cli() -> None:
     """
 
 
-def _terminate(_number: int, _frame: FrameType | None) -> None:
-    raise Terminated
-
-
 def main() -> None:
-    """Entry point of the script ``qmdd``."""
-    # SIGTERM (a container that is stopped) unwinds like Ctrl-C, so that nothing half-written stays.
-    signal.signal(signal.SIGTERM, _terminate)
-    with private_compiler_cache():
-        cli.main(prog_name="qmdd")
+    """Entry point: what ``python -m`` runs, and :mod:`.start`."""
+    # Both unwind alike (SIGTERM: a container that is stopped), so that nothing half-written stays.
+    take_signals()
+    try:
+        with private_compiler_cache():
+            cli.main(prog_name="qmdd")
+    finally:
+        leave_signals()
 
 
 if __name__ == "__main__":

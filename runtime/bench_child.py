@@ -80,7 +80,7 @@ class SessionSubject(Subject):
         try:
             import_module("onnxruntime")
         except ImportError as error:
-            raise SessionError(not_installed("onnxruntime")) from error
+            raise SessionError(not_installed("onnxruntime", error=error)) from error
 
     def load(self) -> None:
         threads = int(self._request["threads"])

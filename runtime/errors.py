@@ -35,6 +35,12 @@ class DeployError(RuntimeFailure):
     """A device that cannot be reached or used, or a deployment to it that failed."""
 
 
-def not_installed(package: str, extra: str = "runtime") -> str:
-    """What to say where an optional package is missing."""
-    return f"{package} is not installed; run: pip install 'qmdd[{extra}]'"
+def not_installed(package: str, extra: str = "runtime", error: ImportError | None = None) -> str:
+    """What to say where an optional package is missing, or is there and ``error`` came of it."""
+    if error is None or isinstance(error, ModuleNotFoundError):
+        return f"{package} is not installed; run: pip install 'qmdd[{extra}]'"
+    said = " ".join(str(error).split())[:300]
+    return (
+        f"{package} cannot be loaded: {said}; close other programs if memory is short, or install "
+        f"it again: pip install --force-reinstall 'qmdd[{extra}]'"
+    )

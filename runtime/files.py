@@ -7,6 +7,7 @@ import fcntl
 import hashlib
 import os
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +15,8 @@ from .leftovers import make_file, make_folder, remove_dead
 from .renames import exchange, rename_to_free, sync_folder
 
 _BLOCK = 1 << 20
+#: Tenths of a second for which a folder that is to be replaced may be in use.
+_PATIENCE = 10
 
 
 def sha256_of(path: str | os.PathLike[str]) -> str:
@@ -104,10 +107,27 @@ def _put(work: Path, final: Path, replace: bool, marker: str | None) -> None:
     if not os.path.lexists(final):
         rename_to_free(work, final)
     else:
-        with locked(final):
+        with _locked_soon(final):
             if not exchange(work, final):
                 put_aside(work, final)
     sync_folder(final.parent)
+
+
+@contextlib.contextmanager
+def _locked_soon(folder: Path) -> Iterator[None]:
+    """:func:`locked`; another one that just replaces the folder too is waited for."""
+    with contextlib.ExitStack() as held:
+        for left in reversed(range(_PATIENCE)):
+            try:
+                held.enter_context(locked(folder))
+                break
+            except BlockingIOError:
+                if not left:
+                    raise
+                time.sleep(0.1)
+            except OSError:  # no locks on this file system
+                break
+        yield
 
 
 def _aside(final: Path) -> Path:

@@ -102,7 +102,7 @@ def read_golden(path: str | os.PathLike[str]) -> Golden:
     try:
         from safetensors import safe_open
     except ImportError as error:
-        raise BundleError(not_installed("safetensors")) from error
+        raise BundleError(not_installed("safetensors", error=error)) from error
 
     where = f"{path}"
     try:
@@ -226,7 +226,7 @@ def _serialise(tensors: dict[str, npt.NDArray[Any]], metadata: dict[str, str]) -
     try:
         from safetensors.numpy import save
     except ImportError as error:
-        raise BundleError(not_installed("safetensors")) from error
+        raise BundleError(not_installed("safetensors", error=error)) from error
 
     data = save(tensors, metadata)
     start = 8 + int.from_bytes(data[:8], "little")

@@ -55,7 +55,7 @@ def require_pillow() -> None:
     try:
         import PIL.Image  # noqa: F401
     except ImportError as error:
-        raise ImageError(not_installed("Pillow")) from error
+        raise ImageError(not_installed("Pillow", error=error)) from error
 
 
 def name_of(source: Source) -> str:

@@ -48,7 +48,7 @@ def require_openvino() -> None:
     try:
         import_module("openvino")
     except ImportError as error:
-        raise SessionError(not_installed("openvino", "openvino")) from error
+        raise SessionError(not_installed("openvino", "openvino", error=error)) from error
 
 
 class BuiltLayer(NamedTuple):

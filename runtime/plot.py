@@ -25,7 +25,7 @@ def check_plot(path: Path) -> None:
     try:
         import matplotlib  # noqa: F401
     except ImportError as error:
-        raise RuntimeFailure(not_installed("matplotlib", "plots")) from error
+        raise RuntimeFailure(not_installed("matplotlib", "plots", error=error)) from error
 
 
 def plot_bytes(found: Evaluation, path: Path) -> bytes:

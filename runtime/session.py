@@ -164,7 +164,7 @@ class OnnxSession(Session):
         try:
             ort: Any = import_module("onnxruntime")  # it ships no types
         except ImportError as error:
-            raise SessionError(not_installed("onnxruntime")) from error
+            raise SessionError(not_installed("onnxruntime", error=error)) from error
 
         super().__init__(model, threads, name)
         options, level = ort.SessionOptions(), ort.GraphOptimizationLevel

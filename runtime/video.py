@@ -80,7 +80,7 @@ def require_av() -> Any:
     try:
         return import_module("av")
     except ImportError as error:
-        raise ImageError(not_installed("PyAV", "video")) from error
+        raise ImageError(not_installed("PyAV", "video", error=error)) from error
 
 
 def read_frames(

@@ -64,7 +64,7 @@ def _uri(pixels: U8, form: str) -> str:
     try:
         from PIL import Image
     except ImportError as error:
-        raise ImageError(not_installed("Pillow")) from error
+        raise ImageError(not_installed("Pillow", error=error)) from error
     stream = io.BytesIO()
     options = {"quality": _QUALITY, "method": 4} if form == "WEBP" else {"optimize": True}
     Image.fromarray(pixels).save(stream, form, **options)

@@ -286,7 +286,17 @@ CASES = (
         "sensitivity",
         (
             *("sensitivity", "full.safetensors", "--data", "images", "--widths", "2,8"),
-            *("--threads", "1", "--budget", "100000", "-o", "widths.json", "--force"),
+            *(
+                "--threads",
+                "1",
+                "--images",
+                "2",
+                "--budget",
+                "100000",
+                "-o",
+                "widths.json",
+                "--force",
+            ),
             *("--plot", "loss.png"),
         ),
         _FULL,

@@ -18,6 +18,7 @@ from .moments import Moments
 LIMIT, GRACE = 300.0, 20.0
 #: Linux's number for "what my children leave becomes my child".
 _PR_SET_CHILD_SUBREAPER = 36
+_HELD = (signal.SIGINT, signal.SIGTERM)
 
 
 class Ended(NamedTuple):
@@ -51,6 +52,7 @@ def run(
     before: Callable[[], None] | None = None,
     stdout: int | None = None,
     environment: Mapping[str, str] | None = None,
+    adopted: bool = False,
 ) -> Ended:
     """Run ``qmdd`` with ``arguments`` in ``place``; it prints to ``../printed`` and ``../said``.
 
@@ -63,17 +65,22 @@ def run(
         before: is run in its process, before it.
         stdout: a descriptor in place of ``../printed``.
         environment: variables that are set for it.
+        adopted: this process has other children, so that orphans are not looked for.
     """
     receiver, sender = os.pipe()
+    # In the child they wait until the command itself has begun.
+    held = signal.pthread_sigmask(signal.SIG_BLOCK, _HELD)
     started = time.perf_counter()
     child = os.fork()
     if not child:
         os.close(receiver)
         os.environ.update(environment or {})
         _command(arguments, place, kill_at, sender, before or (lambda: None), stdout)
+    signal.pthread_sigmask(signal.SIG_SETMASK, held)
     os.close(sender)
     handle = os.pidfd_open(child)
     try:
+        os.read(receiver, 1)  # it has begun
         if not select.select([handle], [], [], LIMIT if kill_after is None else kill_after)[0]:
             os.kill(child, number)
             if not select.select([handle], [], [], LIMIT)[0]:
@@ -88,7 +95,8 @@ def run(
         text = os.read(told.fileno(), 100).decode() if ready else ""
     if seconds > LIMIT:
         raise TimeoutError(f"qmdd {' '.join(arguments)}: more than {LIMIT:.0f} s")
-    return Ended(os.waitstatus_to_exitcode(status), int(text or 0), seconds, _end_orphans())
+    orphans = 0 if adopted else _end_orphans()
+    return Ended(os.waitstatus_to_exitcode(status), int(text or 0), seconds, orphans)
 
 
 def _command(
@@ -111,15 +119,18 @@ def _command(
             os.dup2(handle, number)
         sys.stdin, sys.stdout, sys.stderr = (os.fdopen(n, "w" if n else "r") for n in range(3))
 
-        from qmdd.cli import main
+        from qmdd.cli import errors, main
 
-        signal.signal(signal.SIGTERM, main._terminate)
         signal.signal(signal.SIGINT, signal.default_int_handler)
+        errors.take_signals()
         moments = Moments(os.fspath(place), kill_at)
         before()
         try:
+            os.write(told, b"b")
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, _HELD)
             main.cli.main(args=list(arguments), prog_name="qmdd")
         except SystemExit as ended:
+            signal.pthread_sigmask(signal.SIG_BLOCK, _HELD)
             code = ended.code if isinstance(ended.code, int) else 1
         os.write(told, str(moments.count).encode())
         sys.stderr.flush()

@@ -14,7 +14,7 @@ from .device import COUNT, KILL_AFTER, KILL_AT
 
 Tell = Callable[[int, int], None]
 
-#: Up to so many moments a case is killed at every one.
+#: Up to so many moments a case is killed at every one, however few kills are asked for.
 MOMENTS = 60
 
 
@@ -207,7 +207,14 @@ class Unbroken:
 
 
 def kill(
-    case: Case, world: Path, place: Path, kills: int, *, seed: int = 0, tell: Tell | None = None
+    case: Case,
+    world: Path,
+    place: Path,
+    kills: int,
+    *,
+    moments: int = MOMENTS,
+    seed: int = 0,
+    tell: Tell | None = None,
 ) -> Tally:
     """Kill ``case`` at each of its moments, then at random times, ``kills`` times at least.
 
@@ -215,15 +222,16 @@ def kill(
         case: what is run.
         world: what :func:`.world.make_world` made.
         place: a folder that is made anew each time.
-        kills: at least a tenth of them at random times; of more moments some are left out.
+        kills: at least a tenth of them at random times.
+        moments: of more (and of more than ``kills``) some are left out.
         seed: of these.
         tell: called with kills done and planned.
     """
     unbroken = Unbroken(case, world, place)
     tally = Tally(case.name, unbroken.moments, round(unbroken.seconds, 3))
-    count, most = unbroken.moments, max(kills, MOMENTS)
-    every = max(1, -(-count // most))
-    chosen = range(1, count + 1, every)
+    count = unbroken.moments
+    every = max(1, -(-count // max(kills, moments)))
+    chosen = range(count, 0, -every)
     wanted = max(kills, len(chosen) + kills // 10)
     draw = random.Random(seed)  # noqa: S311 - moments to kill at
     for at in chosen:
@@ -232,7 +240,7 @@ def kill(
         _count(unbroken, ended, tally, f"moment {at}", tell, wanted)
         tally.at_moments += ended.code == -9
     tries = 0
-    while tally.kills < wanted and tries < 3 * wanted:
+    while tally.kills < wanted and tries < 10 * wanted:
         tries += 1
         case.lay_out(world, place)
         after = draw.uniform(0, unbroken.seconds)

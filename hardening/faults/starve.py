@@ -1,6 +1,7 @@
 """The same cases, starved and interrupted: an error in one line, and the old state or the new one.
 
-``full``: a file system in memory that is too small (as root; else files that may not grow);
+``full``: a file system in memory that is too small (where it may be mounted; else files that may
+not grow);
 ``read-only``: it may not be written; ``memory``: the address space is limited; ``SIGINT`` and
 ``SIGTERM`` at random times; ``stdout full`` and ``stdout closed``: nobody takes what is printed.
 """
@@ -22,9 +23,10 @@ from .child import Ended, run
 from .kills import Unbroken, said
 
 WAYS = ("full", "read-only", "memory", "SIGINT", "SIGTERM", "stdout full", "stdout closed")
-#: Bytes of address space that a command gets beside what is used when it begins.
-_MEMORY = tuple(1 << power for power in range(20, 30))
-_SHARES = (0.1, 0.3, 0.5, 0.7, 0.9)
+#: MiB of address space that a command gets beside what is used when it begins.
+_MEMORY = (4, 64, 1, 16, 256, 2, 8, 32, 128, 512)
+#: Of what it writes, how much there is room for.
+_SHARES = (0.5, 0.9, 0.1, 0.7, 0.3)
 
 
 @dataclasses.dataclass
@@ -88,23 +90,34 @@ def _attempts(
             number = getattr(signal, way)
             yield f"{after:.3f} s", lambda n=number, a=after: go(number=n, kill_after=a)  # type: ignore[misc]
     elif way == "memory":
-        for more in _MEMORY:
+        for more in _MEMORY[:runs]:
             case.lay_out(world, place)
-            yield f"{more >> 20} MiB", lambda m=more: go(before=lambda: _limit_memory(m))  # type: ignore[misc]
+            yield f"{more} MiB", lambda m=more << 20: go(before=lambda: _limit_memory(m))  # type: ignore[misc]
     elif way.startswith("stdout"):
         case.lay_out(world, place)
         with _deaf(way) as handle:
             yield way, lambda: go(stdout=handle)
-    elif os.geteuid() == 0:
-        need = unbroken.size
-        for share in _SHARES if way == "full" else (0.0,):
-            with _mounted(place, case, world, int(share * need), way == "read-only"):
-                yield f"{share:.0%} of {need} bytes", go
+    elif _can_mount(place):
+        for share in _SHARES[:runs] if way == "full" else (0.0,):
+            with _mounted(place, case, world, int(share * unbroken.size), way == "read-only"):
+                yield f"room for {share:.0%} of {unbroken.size:,} bytes", go
     elif way == "full":
-        for share in _SHARES:
+        for share in _SHARES[:runs]:
             case.lay_out(world, place)
             most = int(share * unbroken.size)
-            yield f"{most} bytes", lambda m=most: go(before=lambda: _limit_files(m))  # type: ignore[misc]
+            yield f"files of {most:,} bytes", lambda m=most: go(before=lambda: _limit_files(m))  # type: ignore[misc]
+
+
+def _can_mount(place: Path) -> bool:
+    """Whether this process may mount a file system of its own."""
+    if os.geteuid():
+        return False
+    place.mkdir(parents=True, exist_ok=True)
+    mount = ["mount", "-t", "tmpfs", "tmpfs", os.fspath(place)]
+    if subprocess.run(mount, capture_output=True, check=False).returncode:
+        return False
+    subprocess.run(["umount", os.fspath(place)], check=True)
+    return True
 
 
 def _limit_memory(more: int) -> None:

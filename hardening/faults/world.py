@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import importlib
 import os
@@ -143,6 +144,9 @@ def make_world(root: Path) -> None:
     (root / "recipe.toml").write_text(RECIPE, encoding="utf-8")
     _make_results(root)
     _make_repository(root)
+    # What is forked would copy every page that the collector of garbage looks at.
+    gc.collect()
+    gc.freeze()
 
 
 def _make_published(path: Path) -> None:

@@ -28,7 +28,7 @@ def require_server() -> None:
         try:
             import_module(name)
         except ImportError as error:
-            raise SessionError(not_installed(name, "demo")) from error
+            raise SessionError(not_installed(name, "demo", error=error)) from error
 
 
 def listen(host: str, port: int) -> socket.socket:

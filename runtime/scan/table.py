@@ -40,7 +40,7 @@ def require_pyarrow() -> None:
     try:
         import pyarrow.parquet  # noqa: F401
     except ImportError as error:
-        raise ScanError(not_installed("pyarrow", "scan")) from error
+        raise ScanError(not_installed("pyarrow", "scan", error=error)) from error
 
 
 def part_path(folder: Path, number: int) -> Path:

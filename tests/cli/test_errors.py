@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
+import subprocess
+import sys
 
 import click
 import pytest
 
+from qmdd.cli import errors
 from qmdd.cli.errors import CommandError, State, explain, message_of, printable
 from qmdd.exporter.errors import ExportError, ParityError
 from qmdd.models.errors import CheckpointError
@@ -35,6 +39,9 @@ def system(number: int, name: str | None = "place/file") -> OSError:
         (FileExistsError("b exists"), "b exists"),
         (MemoryError(), "not enough memory"),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory: 1 TB"), "not enough memory"),
+        (RuntimeError("could not create a primitive"), "not enough memory"),
+        (RuntimeError("can't start new thread"), "not enough memory"),
+        (RuntimeError("unable to mmap 9 bytes: Cannot allocate memory (12)"), "not enough memory"),
         (ModuleNotFoundError("No module", name="onnx"), "onnx is not installed; run: "),
         (ModuleNotFoundError("No module", name="onnx.helper"), "pip install 'qmdd[export]'"),
         (ModuleNotFoundError("No module", name="qmdd.lost"), "lacks qmdd.lost; install qmdd again"),
@@ -91,6 +98,40 @@ def test_names_cannot_steer_the_terminal(capsys: pytest.CaptureFixture[str]) -> 
     explain(CommandError("\x1b[2Jevil\udcff.png"), State())
     assert capsys.readouterr().err == "qmdd: error: \\x1b[2Jevil\\udcff.png\n"
     assert printable("größe 図.png") == "größe 図.png"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_while_the_interpreter_ends_shows_no_traceback(process, number: int) -> None:
+    code = f"import atexit, os; atexit.register(lambda: os.kill(os.getpid(), {int(number)}))"
+    done = process("--version", code=code)
+    assert done.stdout.startswith("qmdd ")
+    assert (done.returncode, done.stderr) == (-number, "")
+
+
+def test_an_interruption_that_a_library_turned_into_its_own_error(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(errors, "_came", [])
+    for number, code, said in ((signal.SIGINT, 130, "interrupted"), (15, 143, "terminated")):
+        with pytest.raises(KeyboardInterrupt):
+            errors._interrupt(number, None)
+        assert explain(ImportError("numpy: failed to load", name="numpy"), State()) == code
+        assert capsys.readouterr().err == f"qmdd: {said}\n"
+
+
+def test_a_signal_while_the_command_line_is_imported_shows_no_traceback() -> None:
+    code = (
+        "import os, sys\n"
+        "class Finder:\n"
+        "    def find_spec(self, name, *more):\n"
+        "        if name == 'qmdd.cli.main': os.kill(os.getpid(), 2)\n"
+        "sys.meta_path.insert(0, Finder())\n"
+        "from qmdd.cli.start import main; main()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, "--version"], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGINT, "", "")
 
 
 def test_a_line_that_a_file_made_endless_is_cut(capsys: pytest.CaptureFixture[str]) -> None:

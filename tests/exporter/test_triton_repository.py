@@ -511,3 +511,28 @@ def test_settings_that_no_configuration_could_be_made_of(
     path.write_bytes(b"# qmdd " + json.dumps(head).encode() + b"\n" + rest)
     with pytest.raises(ExportError, match="not written by qmdd"):
         read_config(path)
+
+
+@pytest.mark.parametrize("copied", [0, 1])
+def test_a_bundle_that_is_replaced_while_it_is_copied_is_no_version(
+    copy_of, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, copied: int
+) -> None:
+    bundle, other = copy_of("first"), copy_of("second", threshold=0.25)
+    (other / GOLDEN).write_bytes(b"another")
+    manifest = json.loads((other / MANIFEST).read_bytes())
+    digest = hashlib.sha256(b"another").hexdigest()
+    manifest["files"][GOLDEN] = {"sha256": digest, "bytes": len(b"another")}
+    (other / MANIFEST).write_bytes(manifest_bytes(manifest))
+    real, calls = shutil.copyfile, []
+
+    def copyfile(source: Path, target: Path) -> None:
+        if len(calls) == copied:
+            os.rename(bundle, tmp_path / "gone")
+            os.rename(other, bundle)
+        calls.append(source)
+        real(source, target)
+
+    monkeypatch.setattr(repository_module.shutil, "copyfile", copyfile)
+    with pytest.raises((ExportError, BundleError), match=r"replaced meanwhile|manifest"):
+        serve_bundles([bundle], tmp_path / "models", name=NAME)
+    assert not (tmp_path / "models").exists()

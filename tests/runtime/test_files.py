@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import hashlib
@@ -440,10 +441,66 @@ def test_only_what_looks_like_ours_is_removed(tmp_path: Path) -> None:
     assert (tmp_path / "precious").read_bytes() == b"1"
 
 
-def test_a_locked_folder_is_not_replaced(tmp_path: Path, old: Path) -> None:
+def test_two_at_once_into_one_place_never_mix(tmp_path: Path, old: Path) -> None:
+    """Two processes replace the same folder again and again; whoever looks sees one's work."""
+
+    def work(name: bytes) -> None:
+        for _ in range(50):
+            with folder_in_place(old, replace=True) as folder:
+                (folder / "a").write_bytes(name)
+                (folder / "b").write_bytes(name)
+
+    children = []
+    for name in (b"first", b"second"):
+        child = os.fork()
+        if not child:
+            code = 1
+            try:
+                work(name)
+                code = 0
+            finally:
+                os._exit(code)
+        children.append(child)
+    ended: dict[int, int] = {}
+    while len(ended) < 2:
+        for child in children:
+            process, status = os.waitpid(child, os.WNOHANG) if child not in ended else (0, 0)
+            if process:
+                ended[process] = status
+        handle = os.open(old, os.O_RDONLY)  # the folder itself, whatever takes its name
+        held = Path(f"/proc/self/fd/{handle}")
+        with contextlib.suppress(FileNotFoundError):  # it is being removed since
+            names = os.listdir(held)
+            found = {(held / name).read_bytes() for name in names}
+            assert found in ({b"old"}, {b"first"}, {b"second"}) or len(names) < 2
+        os.close(handle)
+    assert set(ended.values()) == {0}
+    assert set(_tree(tmp_path)) == {"out", "out/a", "out/b"}
+    assert _tree(tmp_path)["out/a"] == _tree(tmp_path)["out/b"]
+
+
+def test_a_locked_folder_is_not_replaced(
+    tmp_path: Path, old: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("qmdd.runtime.files._PATIENCE", 2)
     with locked(old), pytest.raises(BlockingIOError, match="in use by another process"):
         _build(old, replace=True)
     assert _tree(tmp_path) == OLD
+
+
+def test_a_file_system_without_locks_can_be_written_to(
+    tmp_path: Path, old: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def flock(_handle: int, _operation: int) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    work = tmp_path / f".out.{'0' * 16}"
+    work.mkdir()
+    _build(old, replace=True)
+    write_atomically(tmp_path / "file", b"new")
+    # Whose that is nobody can tell there.
+    assert _tree(tmp_path) == {**NEW, "file": b"new", work.name: None}
 
 
 @pytest.mark.parametrize("known", [True, False])

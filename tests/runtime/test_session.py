@@ -154,3 +154,16 @@ def test_a_missing_onnxruntime_is_named(
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(SessionError, match=r"pip install 'qmdd\[runtime\]'"):
         OnnxSession(make_model())
+
+
+def test_a_library_that_is_there_and_cannot_be_loaded_is_not_called_missing(
+    make_model: Callable[..., bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where its shared objects find no room in memory."""
+
+    def broken(_name: str) -> None:
+        raise ImportError("failed to map segment from shared object")
+
+    monkeypatch.setattr("qmdd.runtime.session.import_module", broken)
+    with pytest.raises(SessionError, match="onnxruntime cannot be loaded: failed to map segment"):
+        OnnxSession(make_model())
