@@ -10,7 +10,7 @@ FROM python:3.11-slim-bookworm AS ci
 # Debian drops a version from its mirrors when the next one comes: none is pinned.
 # hadolint ignore=DL3008
 RUN apt-get update \
- && apt-get install --yes --no-install-recommends chromium g++ g++-aarch64-linux-gnu make openssh-client openssh-server procps qemu-user-static systemd \
+ && apt-get install --yes --no-install-recommends chromium clang g++ g++-aarch64-linux-gnu libclang-rt-dev make openssh-client openssh-server procps qemu-user-static systemd \
  && rm -rf /var/lib/apt/lists/* \
  && useradd --create-home --uid 10001 qmdd \
  && install --directory --owner=qmdd --group=qmdd /src

@@ -22,7 +22,8 @@ PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help env export test test-browser test-deploy test-aarch64 test-docs docs engines lint clean
+.PHONY: help env export test test-browser test-deploy test-aarch64 test-docs test-hardening docs
+.PHONY: fuzz faults all-floats native-fuzz parity-matrix hostile lock engines lint clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -34,7 +35,7 @@ export: $(STAMP) ## export the built-in checkpoint and prove the result exact
 
 test: $(STAMP) ## run the tests, one process a core (PYTEST_ARGS="-k word" for some of them)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile \
-	  --ignore tests/browser --ignore tests/deploy $(PYTEST_ARGS)
+	  --ignore tests/browser --ignore tests/deploy --ignore tests/hardening $(PYTEST_ARGS)
 
 test-deploy: $(STAMP) ## deploy to real OpenSSH servers on this machine, and break that (a few minutes)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile tests/deploy $(PYTEST_ARGS)
@@ -44,6 +45,31 @@ test-browser: $(STAMP) ## look at what is for people in headless Chromium (scree
 
 test-aarch64: $(STAMP) ## prove wheel and bundles on an emulated device of aarch64 (a few minutes)
 	$(BIN)/python -m pytest tests/aarch64/check_device.py $(PYTEST_ARGS)
+
+test-hardening: $(STAMP) ## try shortly to break it: fuzzing, faults, edges, trust (a few minutes)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto tests/hardening $(PYTEST_ARGS)
+
+fuzz: $(STAMP) ## 1.2 million mutated inputs (over an hour; goes on where it was)
+	$(BIN)/python -m hardening.fuzzing --record hardening/results/fuzzing.json
+
+faults: $(STAMP) ## kill, starve and interrupt every command that writes (two hours; goes on)
+	$(BIN)/python -m hardening.faults --record hardening/results/faults.json
+
+all-floats: $(STAMP) ## every quantizer and width against its table on all 2^32 floats (hours; goes on)
+	$(BIN)/python -m hardening.edges.all_floats --record hardening/results/all_floats.json
+	$(BIN)/python -m hardening.edges.runtime_floats --record hardening/results/runtime_floats.json
+
+native-fuzz: $(STAMP) ## the native operators under libFuzzer and sanitizers (needs clang)
+	$(BIN)/python -m hardening.edges.native_fuzz --record hardening/results/native_fuzz.json
+
+parity-matrix: $(STAMP) ## every runtime by level, threads, batch, size and versions
+	$(BIN)/python -m hardening.edges.parity_matrix --record hardening/results/parity_matrix.json
+
+hostile: $(STAMP) ## what hostile inputs cost in memory (ten minutes)
+	$(BIN)/python -m hardening.resources --record hardening/results/resources.json
+
+lock: $(STAMP) ## requirements.lock and torch.lock anew, from constraints.txt (asks the index)
+	$(BIN)/python -m hardening.supply.lock
 
 docs: $(STAMP) ## make the documentation's site in out/site; a warning is an error
 	rm -rf out/site
@@ -58,6 +84,7 @@ engines: $(STAMP) ## build and audit the engines of all full-size networks (a fe
 lint: $(STAMP) ## check style, types and the Dockerfile
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/bandit --quiet --recursive --configfile pyproject.toml $(ROOMS)
 	@mkdir -p $(LINKS)
 	@for room in $(ROOMS); do ln -sfn ../../../$$room $(LINKS)/$$room; done
 	$(BIN)/mypy

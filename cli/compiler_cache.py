@@ -20,7 +20,7 @@ def private_compiler_cache() -> Iterator[None]:
     if _VARIABLE in os.environ:
         yield
         return
-    place = os.environ.get("TMPDIR") or "/tmp"  # noqa: S108 - tempfile costs time, the name is random
+    place = os.environ.get("TMPDIR") or "/tmp"  # nosec B108 # noqa: S108 - a random name
     folder = os.path.join(place, f"qmdd-torch-{os.urandom(16).hex()}")
     os.environ[_VARIABLE] = folder
     try:

@@ -34,7 +34,7 @@ def page(found: Gathered) -> str:
         **found.data,
         pictures=found.pictures,
         plots=_plots(found.data),
-        style=Markup(style),  # noqa: S704 - a file of ours, and nothing else
+        style=Markup(style),  # nosec B704 # noqa: S704 - a file of ours, and nothing else
     )
 
 

@@ -24,6 +24,7 @@ COMMANDS = {
     "export": "export --bits 2 -o exported --images images",
     "export for Triton": "export --bits 2 --serve triton -o repository --images images",
     "export for an engine": "export --bits 2 --no-verify --target rtx -o for-rtx",
+    "export for OpenVINO": "export --bits 2 --target openvino -o for-openvino --images images",
     "verify": "verify bundle --golden --json",
     "detect": "detect bundle images --json",
     "scan": "scan bundle images -o scanned",
