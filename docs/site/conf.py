@@ -34,6 +34,7 @@ include_patterns = [
     "benchmarks/README.md",
     "examples/edge-box/README.md",
     "experiments/README.md",
+    "hardening/*/README.md",
     "exporter/samples_data/CREDITS.md",
     "models/zoo_data/*-w*.md",
 ]
