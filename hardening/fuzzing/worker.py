@@ -69,10 +69,8 @@ def prepare() -> None:
 
 
 def scratch_folder() -> tempfile.TemporaryDirectory[str]:
-    """A folder for the files of the cases: in memory where there is such a place."""
-    memory = Path("/dev/shm")  # noqa: S108 - a folder of its own in it
-    place = memory if os.access(memory, os.W_OK) else None
-    folder = tempfile.TemporaryDirectory(prefix="qmdd-fuzz-", dir=place)
+    """A folder for the files of the cases; the parent sees to it, however this process ends."""
+    folder = tempfile.TemporaryDirectory(prefix="qmdd-fuzz-")
     tempfile.tempdir = folder.name  # what is read makes files, too
     return folder
 
