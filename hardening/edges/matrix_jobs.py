@@ -87,6 +87,6 @@ NOT_HERE = {
     "audit, not for arithmetic",
     "numpy": "there is no runtime in numpy; tables are compared in it by all_floats",
     "native operators, neon-dotprod": "an ARM processor's; tests/aarch64 runs them emulated",
-    "Python 3.10, 3.12, 3.13": "not on this machine; CI has them",
+    "Python 3.10, 3.12, 3.13": "not on this machine",
     "torch 2.9 to 2.12": "the source stays the tested one: only what runs bundles, and onnx, vary",
 }

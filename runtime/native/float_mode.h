@@ -1,6 +1,7 @@
 // Plain IEEE arithmetic for as long as an object of this lives, whatever its thread was told before:
 // torch.set_flush_denormal and libraries built with -ffast-math let a processor take subnormal
-// numbers for zero, and a threshold may be one. Rounding is to nearest.
+// numbers for zero, and a threshold may be one. Rounding is to nearest. It holds for calls that the
+// compiler does not look into: arithmetic in the same function may be moved out of its reach.
 #pragma once
 
 #include <cstdint>
