@@ -23,7 +23,8 @@ from .kills import said
 
 #: What a refusal says; with it nothing was done.
 _REFUSED = re.compile(
-    r"replaced meanwhile|is missing|missing;|differs from the manifest|changed;|bytes where"
+    "replaced meanwhile|missing;|differs from the manifest|changed|bytes where|arrived damaged|"
+    "is not the bundle that the scan began with"
 )
 
 

@@ -48,9 +48,15 @@ class Item:
         return cls(name, sha256_of(source), source.stat().st_size, source)
 
     def open(self) -> IO[bytes]:
-        """Its content, to be read."""
+        """Its content, to be read.
+
+        Raises:
+            DeployError: it is not what it was.
+        """
         if isinstance(self.source, bytes):
             return io.BytesIO(self.source)
+        if sha256_of(self.source) != self.sha256:
+            raise DeployError(f"{self.source}: changed since the deployment began; deploy again")
         return open(self.source, "rb")
 
 

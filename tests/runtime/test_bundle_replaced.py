@@ -14,8 +14,9 @@ import pytest
 
 from qmdd.runtime import bundle as bundle_module
 from qmdd.runtime.bundle import MODEL, Bundle, manifest_bytes
+from qmdd.runtime.deploy.payload import bundle_items
 from qmdd.runtime.detector import Detector
-from qmdd.runtime.errors import BundleError
+from qmdd.runtime.errors import BundleError, DeployError
 from qmdd.runtime.files import folder_in_place, sha256_of
 from qmdd.runtime.probes import PROBES, probed_model
 from qmdd.runtime.renames import exchange
@@ -157,3 +158,21 @@ def test_detectors_of_a_bundle_that_keeps_being_replaced(
                 refused += 1
             assert count[0] < 5000
     assert found == {0.5, 0.25}
+
+
+def test_a_file_that_changes_before_it_is_sent_to_a_device_is_refused(
+    pair: tuple[Path, Path],
+) -> None:
+    items = {item.name: item for item in bundle_items(Bundle.open(pair[0]))}
+    with items[MODEL].open() as stream:
+        assert stream.read() == (pair[0] / MODEL).read_bytes()
+    swap(*pair)
+    with pytest.raises(DeployError, match=r"model\.onnx: changed since the deployment began"):
+        items[MODEL].open()
+
+
+def test_a_bundle_that_is_another_one_by_now_is_not_deployed(pair: tuple[Path, Path]) -> None:
+    opened = Bundle.open(pair[0])
+    swap(*pair)
+    with pytest.raises(DeployError, match="was replaced meanwhile; deploy again"):
+        bundle_items(opened)
