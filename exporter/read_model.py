@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..runtime.errors import RuntimeFailure
+from ..runtime.errors import BundleError, RuntimeFailure
 from ..runtime.onnx_limits import check_model
 from ..runtime.session import one_line
 from .errors import ExportError
@@ -33,12 +33,15 @@ def model_of(data: bytes, path: Path) -> onnx.ModelProto:
     """The model in ``data``, the bytes of ``path``; each tensor is made before it is read.
 
     Raises:
-        ExportError: it cannot be read, or its graph is none that can run.
-        BundleError: see :func:`~..runtime.onnx_limits.check_model`.
+        ExportError: it cannot be read, :mod:`~..runtime.onnx_limits` refuses it, or its graph is
+            none that can run.
     """
     import onnx
 
-    check_model(data, str(path))
+    try:
+        check_model(data, str(path))
+    except BundleError as error:
+        raise ExportError(str(error)) from error
     try:
         model = onnx.load_from_string(data)
     except Exception as error:  # protobuf raises errors of its own, and ships no types

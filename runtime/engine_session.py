@@ -41,6 +41,8 @@ class EngineSession(Session):
         BundleError: the engine has changed since the bundle was opened.
     """
 
+    reads_onnx = False
+
     def __init__(
         self,
         bundle: Bundle,

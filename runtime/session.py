@@ -37,10 +37,12 @@ class Session(abc.ABC):
     Attributes:
         outputs: names of the outputs that :meth:`run` fetches, in order.
         concurrent: whether several threads may call :meth:`run` at once.
+        reads_onnx: what it loads is ONNX, and is held to :mod:`.onnx_limits` first.
     """
 
     outputs: tuple[str, ...]
     concurrent: bool = False
+    reads_onnx: bool = True
 
     def __init__(self, model: bytes | Path, threads: int | None, name: str | None = None) -> None:
         if threads is not None and threads < 1:
@@ -49,7 +51,8 @@ class Session(abc.ABC):
         if not isinstance(model, bytes) and not Path(model).is_file():
             raise SessionError(f"{self._name}: no such model file")
         try:
-            check_model(model, self._name)
+            if self.reads_onnx:
+                check_model(model, self._name)
         except BundleError as error:
             raise SessionError(str(error)) from error
         except OSError as error:

@@ -1,4 +1,4 @@
-"""``python -m hardening.supply.licences``: docs/licences.md, from what the environment says of itself.
+"""``python -m hardening.supply.licences``: docs/licences.md, as packages describe themselves.
 
 A package's licence stands in its metadata: as an expression (PEP 639), as a classifier, or as a
 text, whose first line is told. Whoever ships qmdd with what it depends on begins here, and reads
@@ -25,13 +25,13 @@ _TOLD = {"atheris": "Apache-2.0"}
 MORE = ("scan", "ray", "train")
 _HEAD = """# Licences
 
-qmdd is under the [Apache License 2.0](../LICENSE). It contains no other project's code; what it depends on is
-installed beside it, under these licences, as each package's own metadata states them (made by
-`python -m hardening.supply.licences`, x86-64, Python 3.11). *For* names the extras that bring a package;
-*dev* is for working on qmdd, and no part of an installation.
+qmdd is under the [Apache License 2.0](../LICENSE). It contains no other project's code; what it
+depends on is installed beside it, under these licences, as each package's own metadata states them
+(made by `python -m hardening.supply.licences`, x86-64, Python 3.11). *For* names the extras that
+bring a package; *dev* is for working on qmdd, and no part of an installation.
 
-**NVIDIA's packages are proprietary**: they are optional, installed by whoever wants them, and never a part of
-what this project distributes.
+**NVIDIA's packages are proprietary**: they are optional, installed by whoever wants them, and never
+a part of what this project distributes.
 
 | package | version | licence | for |
 |---|---|---|---|
@@ -41,8 +41,8 @@ what this project distributes.
 def licence(name: str) -> str:
     """What an installed package says of its licence, in a few words."""
     found = metadata.metadata(name)
-    if expression := found.get("License-Expression"):
-        return str(expression)
+    if expression := _first(found, "License-Expression"):
+        return expression
     classified = [
         line.rpartition(" :: ")[2].removesuffix(" License")
         for line in found.get_all("Classifier") or ()
@@ -50,8 +50,12 @@ def licence(name: str) -> str:
     ]
     if classified:
         return ", ".join(classified)
-    text = str(found.get("License") or "").strip()
+    text = _first(found, "License")
     return text.splitlines()[0][:60] if text else _TOLD.get(name, "not stated")
+
+
+def _first(found: metadata.PackageMetadata, field: str) -> str:
+    return str((found.get_all(field) or [""])[0]).strip()
 
 
 def _plain(name: str) -> str:
@@ -73,7 +77,8 @@ def brought_by(extra: str) -> set[str]:
             continue
         for line in wanted:
             requirement = Requirement(line)
-            surroundings = {**default_environment(), "extra": chosen}
+            surroundings: dict[str, str] = {"extra": chosen}
+            surroundings.update({key: str(value) for key, value in default_environment().items()})
             if requirement.marker and not requirement.marker.evaluate(surroundings):
                 continue
             waiting.append((_plain(requirement.name), ""))

@@ -230,7 +230,7 @@ def test_a_damaged_bundle(invoke, bundle: Path, tmp_path: Path) -> None:
 
 
 def test_without_onnxruntime(invoke, bundle: Path, tmp_path: Path, monkeypatch) -> None:
-    (tmp_path / "onnxruntime.py").write_text("raise ImportError('not here')")
+    (tmp_path / "onnxruntime.py").write_text("raise ModuleNotFoundError('not here')")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     done = invoke("bench", bundle, *FAST, "--no-twin")
     refused(done, "onnxruntime is not installed; run: pip install 'qmdd[runtime]'")

@@ -219,7 +219,7 @@ def test_a_bundle_whose_model_is_none_is_named(
     (copy / "manifest.json").write_text(json.dumps(manifest))
     result = invoke("estimate", copy, "--target", "thor")
     assert result.exit_code == 1
-    assert "not a readable ONNX model" in result.stderr
+    assert "no ONNX model, or a cut one" in result.stderr
     assert len(result.stderr.strip().splitlines()) == 1
 
 

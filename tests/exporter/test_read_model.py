@@ -12,7 +12,6 @@ import pytest
 from qmdd.exporter.errors import ExportError
 from qmdd.exporter.read_model import model_of_file, of_ours
 from qmdd.exporter.workload import layers_of_file
-from qmdd.runtime.errors import BundleError
 
 HEAD = '<ir_version: 10, opset_import: ["" : 21]> g (uint8[N,3,H,W] image) => (float[N] logit) '
 
@@ -61,7 +60,7 @@ def test_data_in_other_files_is_refused(tmp_path: Path) -> None:
     entry = tensor.external_data.add()
     entry.key, entry.value = "location", "/dev/zero"
     (tmp_path / "model.onnx").write_bytes(model.SerializeToString())
-    with pytest.raises(BundleError, match="another file"):
+    with pytest.raises(ExportError, match="another file"):
         model_of_file(tmp_path / "model.onnx")
 
 

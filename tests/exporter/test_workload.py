@@ -272,5 +272,5 @@ def test_what_is_no_network_of_ours_is_refused(tmp_path: Path) -> None:
         layers_of(model, 8, "cold")
     damaged = tmp_path / "model.onnx"
     damaged.write_bytes(b"\xff not an ONNX file")
-    with pytest.raises(ExportError, match=r"model\.onnx: not a readable ONNX model"):
+    with pytest.raises(ExportError, match=r"model\.onnx: cannot be loaded: no ONNX model"):
         layers_of_file(damaged)
