@@ -22,8 +22,7 @@ PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help env export test test-browser test-deploy test-aarch64 test-docs test-hardening docs
-.PHONY: fuzz faults all-floats native-fuzz parity-matrix hostile lock engines lint clean
+.PHONY: help env export test test-browser test-deploy test-aarch64 test-docs test-hardening docs fuzz faults all-floats native-fuzz parity-matrix hostile lock engines lint clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)

@@ -18,6 +18,7 @@ from typing import Any
 from .contract import INPUT, OUTPUT
 from .errors import BundleError
 from .files import sha256_of
+from .onnx_limits import MAX_MODEL_BYTES
 
 #: The manifest's own version.
 SCHEMA = 1
@@ -109,10 +110,16 @@ class Bundle:
         one by then.
 
         Raises:
-            BundleError: it has changed since the bundle was opened; names it.
+            BundleError: it has changed since the bundle was opened, or is larger than any model of
+                ours; names it.
         """
         entry = self.manifest["files"][name]
         path = _inside(self.path, name, _CHANGED)
+        if entry["bytes"] > MAX_MODEL_BYTES:
+            raise BundleError(
+                f"{path}: {entry['bytes'] >> 20} MiB, more than {MAX_MODEL_BYTES >> 20} MiB: so "
+                "not a model of ours; export it anew"
+            )
         try:
             with open(path, "rb") as stream:
                 data = stream.read(entry["bytes"] + 1)

@@ -41,6 +41,8 @@ SUFFIXES = frozenset(
 )
 #: Images with more pixels than this are refused (64 megapixels: 192 MB as RGB).
 MAX_PIXELS = 64 * 1024 * 1024
+#: Of a WebP fewer are taken: its decoder holds the image four times.
+MAX_WEBP_PIXELS = 48 * 1024 * 1024
 #: Larger files are refused unread: no image of MAX_PIXELS needs more, and some decoders read
 #: the whole file before they know the image's size.
 MAX_FILE_BYTES = 1 << 30
@@ -132,7 +134,9 @@ def opened(source: Source, max_pixels: int = MAX_PIXELS) -> Iterator[Image.Image
         with _quiet, _open_source(source) as file:
             _check_ppm(path, file)
             with Image.open(file, formats=formats) as image:
-                _check_size(path, image.size, max_pixels)
+                webp = image.format == "WEBP"
+                most = min(max_pixels, MAX_WEBP_PIXELS) if webp else max_pixels
+                _check_size(path, image.size, most)
                 yield image
     except ImageError:
         raise

@@ -9,11 +9,12 @@ from __future__ import annotations
 import importlib
 import os
 import random
-import resource
 import sys
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+
+from qmdd.runtime.process import peak_memory
 
 from .worker import TOO_MUCH, board_path, prepare, scratch_folder
 
@@ -55,7 +56,7 @@ def main(words: list[str]) -> None:
     def one(data: bytes) -> None:
         board.begin(data)
         outcome = judge(read, data)
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10
+        peak = peak_memory()
         if peak > MOST_MEMORY:
             outcome = Outcome(MEMORY, outcome.where or outcome.name, f"{peak >> 20} MiB")
         if outcome.name in FAULTS:

@@ -11,10 +11,10 @@ import sys
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from .kind import Kind
+from qmdd.runtime.process import peak_memory
+
+from .kind import Kind
 
 #: Of the address space: the machine must not run out of memory before the fault is seen.
 _SPACE = 8 << 30
@@ -47,7 +47,7 @@ def main(words: list[str], kinds: Mapping[str, Kind] | None = None) -> None:
             data = case_of(kind, seeds, seed, number)
             board.begin(data)
             outcome = judge(read, data)
-            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10
+            peak = peak_memory()
             if peak > MOST_MEMORY:
                 outcome = Outcome(MEMORY, outcome.where or outcome.name, f"{peak >> 20} MiB")
             if outcome.name in FAULTS:

@@ -31,12 +31,20 @@ def check_steps(path: Path, stream: IO[bytes], zipped: bool) -> None:
         with zipfile.ZipFile(stream) as archive:
             for entry in archive.infolist():
                 if entry.filename.endswith("data.pkl"):
-                    with archive.open(entry) as pickled:
-                        left -= _steps(path, pickled, left)
+                    left -= _steps_of(path, archive, entry, left)
     else:
         for _ in range(_PICKLES):
             left -= _steps(path, stream, left)
     stream.seek(0)
+
+
+def _steps_of(path: Path, archive: zipfile.ZipFile, entry: zipfile.ZipInfo, most: int) -> int:
+    try:
+        pickled = archive.open(entry)
+    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, ValueError, OSError):
+        return 0  # torch cannot read it either, and says why
+    with pickled:
+        return _steps(path, pickled, most)
 
 
 def _steps(path: Path, stream: IO[bytes], most: int) -> int:
@@ -50,6 +58,6 @@ def _steps(path: Path, stream: IO[bytes], most: int) -> int:
                     f"{path}: takes more than {MAX_STEPS:,} steps to unpickle, so no checkpoint of "
                     "a network; save its state_dict() alone"
                 )
-    except (ValueError, zipfile.BadZipFile, OverflowError):
+    except (ValueError, zipfile.BadZipFile, OverflowError, OSError, EOFError):
         pass  # torch's own unpickler ends there too, and says why
     return count

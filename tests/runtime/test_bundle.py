@@ -364,3 +364,16 @@ def test_more_than_any_bundle_holds_is_refused_before_a_byte_is_read(
         (folder / "manifest.json").write_text(json.dumps(told))
         with pytest.raises(BundleError, match=r"manifest\.json: lists .* files of .* MiB"):
             Bundle.open(folder)
+
+
+def test_a_model_larger_than_any_of_ours_is_not_read(
+    make_bundle: BundleFactory, tiny_manifest: Callable[[], dict[str, Any]]
+) -> None:
+    size = bundle_module.MAX_MODEL_BYTES + 1
+    manifest = tiny_manifest()
+    manifest["files"]["model.onnx"] |= {"bytes": size}
+    folder = make_bundle(manifest)
+    with (folder / "model.onnx").open("wb") as stream:
+        stream.truncate(size)  # sparse: it takes no room
+    with pytest.raises(BundleError, match="more than 256 MiB"):
+        Bundle.open(folder, check=False).read("model.onnx")

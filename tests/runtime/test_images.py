@@ -491,3 +491,14 @@ def test_a_ppm_that_hides_its_size_is_refused_soon(tmp_path: Path) -> None:
         (tmp_path / "b.ppm").write_bytes(hidden + b"\n" + honest[3:])
         with pytest.raises(ImageError, match="states no size in its first 4096 bytes"):
             load_rgb(tmp_path / "b.ppm")
+
+
+def test_a_webp_may_have_fewer_pixels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its decoder holds the image four times."""
+    monkeypatch.setattr(images, "MAX_WEBP_PIXELS", 64 * 64)
+    for side, form in ((64, "webp"), (65, "png")):
+        Image.new("RGB", (side, side)).save(tmp_path / f"a.{form}")
+        assert load_rgb(tmp_path / f"a.{form}").shape == (side, side, 3)
+    Image.new("RGB", (65, 64)).save(tmp_path / "b.webp")
+    with pytest.raises(ImageError, match="65x64 pixels is more than"):
+        load_rgb(tmp_path / "b.webp")
