@@ -32,7 +32,7 @@ OLDEST_RUNTIME = {
 OLDEST_EXPORT = {
     "onnx": "1.20.0",
     "onnxscript": "0.6.0",
-    "onnx-graphsurgeon": "0.5.8",
+    "onnx-graphsurgeon": "0.6.1",
     "ml-dtypes": "0.5.0",
 }
 
