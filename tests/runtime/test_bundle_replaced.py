@@ -154,7 +154,9 @@ def test_detectors_of_a_bundle_that_keeps_being_replaced(
                 found.add(opened.threshold)
             except BundleError as error:
                 text = str(error)
-                assert "replaced meanwhile" in text or "missing" in text or "differs" in text
+                # Of a file that is another one by now: gone, of another size or of another hash.
+                words = ("replaced meanwhile", "missing", "bytes where the manifest", "differs")
+                assert any(said in text for said in words), text
                 refused += 1
             assert count[0] < 5000
     assert found == {0.5, 0.25}
