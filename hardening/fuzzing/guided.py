@@ -7,16 +7,13 @@ kind's own mutators', the others libFuzzer's.
 from __future__ import annotations
 
 import importlib
-import os
 import random
 import sys
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from qmdd.runtime.process import peak_memory
-
-from .worker import TOO_MUCH, board_path, prepare, scratch_folder
+from .worker import board_path, prepare, scratch_folder, try_one
 
 #: Longest input.
 _MOST = 1 << 18
@@ -33,10 +30,9 @@ def main(words: list[str]) -> None:
     prepare()
     with atheris.instrument_imports(include=list(_guided(words[1]))):
         from .board import Board
-        from .found import keep_fault
         from .kind import changed
         from .kinds import KINDS
-        from .outcome import FAULTS, MEMORY, MOST_MEMORY, Outcome, judge
+        from .outcome import judge
         from .workshop import Workshop
 
         work, kind = Path(words[0]), KINDS[words[1]]
@@ -54,16 +50,7 @@ def main(words: list[str]) -> None:
             (corpus / f"seed-{number}").write_bytes(data)
 
     def one(data: bytes) -> None:
-        board.begin(data)
-        outcome = judge(read, data)
-        peak = peak_memory()
-        if peak > MOST_MEMORY:
-            outcome = Outcome(MEMORY, outcome.where or outcome.name, f"{peak >> 20} MiB")
-        if outcome.name in FAULTS:
-            keep_fault(work / "faults", kind.name, outcome, data)
-        board.count(outcome.name)
-        if peak > MOST_MEMORY:
-            os._exit(TOO_MUCH)
+        try_one(work, kind, read, board, data)
 
     def change(data: bytes, most: int, seed: int) -> bytes:
         rng = random.Random(seed)

@@ -11,10 +11,14 @@ import sys
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from qmdd.runtime.process import peak_memory
 
-from .kind import Kind
+from .kind import Kind, Reader
+
+if TYPE_CHECKING:
+    from .board import Board
 
 #: Of the address space: the machine must not run out of memory before the fault is seen.
 _SPACE = 8 << 30
@@ -28,7 +32,7 @@ def main(words: list[str], kinds: Mapping[str, Kind] | None = None) -> None:
     from .found import keep_fault
     from .kind import case_of
     from .kinds import KINDS
-    from .outcome import ACCEPTED, FAULTS, MEMORY, MOST_MEMORY, REFUSED, Outcome, judge
+    from .outcome import ACCEPTED, REFUSED, judge
     from .workshop import Workshop
 
     work, kind = Path(words[0]), (kinds or KINDS)[words[1]]
@@ -44,17 +48,27 @@ def main(words: list[str], kinds: Mapping[str, Kind] | None = None) -> None:
             if outcome.name not in (ACCEPTED, REFUSED):
                 keep_fault(work / "faults", kind.name, outcome, data)
         for number in range(first, first + count):
-            data = case_of(kind, seeds, seed, number)
-            board.begin(data)
-            outcome = judge(read, data)
-            peak = peak_memory()
-            if peak > MOST_MEMORY:
-                outcome = Outcome(MEMORY, outcome.where or outcome.name, f"{peak >> 20} MiB")
-            if outcome.name in FAULTS:
-                keep_fault(work / "faults", kind.name, outcome, data)
-            board.count(outcome.name)
-            if peak > MOST_MEMORY:
-                sys.exit(TOO_MUCH)
+            try_one(work, kind, read, board, case_of(kind, seeds, seed, number))
+
+
+def try_one(work: Path, kind: Kind, read: Reader, board: Board, data: bytes) -> None:
+    """Read one input, count what came of it, keep it if that is a fault.
+
+    A case that took too much memory ends the process: its peak never falls.
+    """
+    from .found import keep_fault
+    from .outcome import FAULTS, MEMORY, MOST_MEMORY, Outcome, judge
+
+    board.begin(data)
+    outcome = judge(read, data)
+    peak = peak_memory()
+    if peak > MOST_MEMORY:
+        outcome = Outcome(MEMORY, outcome.where or outcome.name, f"{peak >> 20} MiB")
+    if outcome.name in FAULTS:
+        keep_fault(work / "faults", kind.name, outcome, data)
+    board.count(outcome.name)
+    if peak > MOST_MEMORY:
+        os._exit(TOO_MUCH)  # libFuzzer would take an exception for a fault of its target
 
 
 def prepare() -> None:
