@@ -199,7 +199,8 @@ class Checkpoint:
 
     def sha256(self) -> str:
         """SHA-256 of the file, hexadecimal."""
-        return sha256_of(self.path)
+        with self.path.open("rb") as stream:
+            return sha256_of(stream)
 
     def tensors(self) -> dict[str, Tensor]:
         """All tensors by name, on the CPU."""

@@ -33,7 +33,7 @@ F32 = npt.NDArray[np.float32]
 
 #: Larger files are refused, in both directions.
 MAX_BYTES = 64 << 20
-#: So is a longer header: parsed, it takes 14 times as much.
+#: So is a longer header: parsed, it takes 13 times as much.
 MAX_HEADER = 4 << 20
 #: Widths that divide a byte.
 _WIDTHS = (1, 2, 4, 8)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import json
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from qmdd.runtime.files import sha256_of
 
 from .case import Case
 
@@ -96,12 +97,7 @@ def _with_bytes(bundle: Path, folder: Path, data: bytes | None) -> None:
     else:
         path.write_bytes(data)
     content = json.loads((copy / "manifest.json").read_text())
-    with path.open("rb") as stream:
-        digest = hashlib.file_digest(stream, "sha256").hexdigest() if data is None else None
-    content["files"]["model.onnx"] = {
-        "sha256": digest or hashlib.sha256(data or b"").hexdigest(),
-        "bytes": path.stat().st_size,
-    }
+    content["files"]["model.onnx"] = {"sha256": sha256_of(path), "bytes": path.stat().st_size}
     (copy / "manifest.json").write_text(json.dumps(content))
 
 

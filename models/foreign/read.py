@@ -9,7 +9,6 @@ numbers a tensor claims to have (a stride of zero makes any number of a single o
 
 from __future__ import annotations
 
-import hashlib
 import os
 import pickle
 import re
@@ -22,7 +21,7 @@ from typing import IO, Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ..bounded import MAX_BYTES, not_finite
+from ..bounded import MAX_BYTES, not_finite, sha256_of
 from ..errors import CheckpointError
 from .steps import check_steps
 
@@ -69,7 +68,8 @@ def read_foreign(path: Path) -> ForeignFile:
     try:
         _check_kind(path)
         with path.open("rb") as stream:
-            sha256, size = _sha256(stream), os.fstat(stream.fileno()).st_size
+            sha256, size = sha256_of(stream), os.fstat(stream.fileno()).st_size
+            stream.seek(0)
             loaded = _load(path, stream)
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read: {error.strerror or error}") from error
@@ -79,14 +79,6 @@ def read_foreign(path: Path) -> ForeignFile:
     if all(key.startswith(PARALLEL) for key in found):
         found = {key.removeprefix(PARALLEL): tensor for key, tensor in found.items()}
     return ForeignFile(found, beside, converted, sha256)
-
-
-def _sha256(stream: IO[bytes]) -> str:
-    state = hashlib.sha256()
-    while block := stream.read(1 << 20):
-        state.update(block)
-    stream.seek(0)
-    return state.hexdigest()
 
 
 def _check_kind(path: Path) -> None:

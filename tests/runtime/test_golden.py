@@ -281,7 +281,7 @@ def test_a_missing_safetensors_is_named(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def test_a_header_that_is_too_long_is_not_parsed(tmp_path: Path) -> None:
-    """Parsed, it would take 14 times as much."""
+    """Parsed, it would take 13 times as much."""
     path = tmp_path / "golden.safetensors"
     path.write_bytes((golden_module.MAX_HEADER + 1).to_bytes(8, "little") + b"{" + bytes(100))
     with pytest.raises(BundleError, match="header is too long"):
