@@ -22,6 +22,7 @@ from ..runtime.contract import INPUT, OUTPUT, SIDES, THRESHOLD
 from ..runtime.files import check_replaceable, folder_in_place, sha256_of
 from ..runtime.golden import Golden, write_golden
 from ..runtime.native import library_path
+from ..runtime.onnx_limits import MAX_MODEL_BYTES
 from ..runtime.parity import TierResult
 from ..runtime.probes import PROBES
 from ..runtime.sessions import RUNTIMES
@@ -273,7 +274,13 @@ def native_operators(model: onnx.ModelProto) -> dict[str, int]:
 
 
 def _bytes(lowered: Lowered) -> bytes:
-    return bytes(lowered.model.SerializeToString(deterministic=True))
+    data = bytes(lowered.model.SerializeToString(deterministic=True))
+    if len(data) > MAX_MODEL_BYTES:
+        raise ExportError(
+            f"the model takes {len(data) >> 20} MiB, and none over {MAX_MODEL_BYTES >> 20} MiB is "
+            "read; export fewer bits, or a narrower network"
+        )
+    return data
 
 
 def _frozen_copy(network: nn.Module) -> nn.Module:

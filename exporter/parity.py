@@ -12,7 +12,7 @@ import contextlib
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +25,7 @@ from ..runtime.parity import TIERS, LayerResult, TierResult, VerifyResult
 from ..runtime.preprocess import prepare
 from ..runtime.probes import channels_first, layer_of
 from ..runtime.session import Session
+from ..runtime.session_memory import MOST_PIXELS, Pool, bytes_for
 from ..runtime.sessions import NATIVE, ONNXRUNTIME, OPENVINO, QONNX, TENSORRT, runtime_of
 from ..runtime.tiers import native_model, tier_session, unplanned
 from .errors import ParityError
@@ -35,8 +36,9 @@ U8 = npt.NDArray[np.uint8]
 F32 = npt.NDArray[np.float32]
 Report = Callable[[str, int, int], None]
 
-#: Images compared at once, if of one size.
-BATCH = 4
+#: Images compared at once, if of one size, and their pixels, if that is more than one image: that
+#: bounds what the source and each of the tiers take.
+BATCH, BATCH_PIXELS = 4, 256 * 256
 
 
 @contextlib.contextmanager
@@ -74,6 +76,7 @@ def source_outputs(network: nn.Module, images: U8) -> tuple[F32, dict[str, U8]]:
 def batches(paths: Sequence[Path], contract: dict[str, Any]) -> Iterator[U8]:
     """Images as the bundle takes them, uint8 ``[n, 3, H, W]``, neighbours of one size together."""
     waiting: list[U8] = []
+    most = BATCH
     for path in paths:
         image = prepare(
             load_rgb(path),
@@ -81,9 +84,10 @@ def batches(paths: Sequence[Path], contract: dict[str, Any]) -> Iterator[U8]:
             multiple=contract["multiple"],
             max_side=contract["max_side"],
         )
-        if waiting and (waiting[0].shape != image.shape or len(waiting) == BATCH):
+        if waiting and (waiting[0].shape != image.shape or len(waiting) == most):
             yield np.stack(waiting)
             waiting = []
+        most = max(1, min(BATCH, BATCH_PIXELS // (image.shape[1] * image.shape[2])))
         waiting.append(image)
     if waiting:
         yield np.stack(waiting)
@@ -119,12 +123,14 @@ def compare(
     if unknown:
         raise ParityError(f"no tier {sorted(unknown)[0]!r}; there are {', '.join(TIERS)}")
     tiers = _tiers_in(runtime, tiers)
+    pool = Pool(bytes_for())
+    run_by = {"deployed": runtime}
     sides = [
-        side_of(network, model, tier, runtime if tier == "deployed" else ONNXRUNTIME, threads)
+        side_of(network, model, tier, run_by.get(tier, ONNXRUNTIME), threads, pool)
         for tier in tiers
     ]
     if native is not None:
-        sides.append(side_of(network, native, NATIVE, NATIVE, threads))
+        sides.append(side_of(network, native, NATIVE, NATIVE, threads, pool))
     for side in sides:
         side.result.fallbacks = unplanned(model, side.result.runtime, plan, threads)
     done = 0
@@ -138,23 +144,54 @@ def compare(
     return [side.result for side in sides]
 
 
-class Side(NamedTuple):
-    """One tier: the model that it runs, in a session, and what is found."""
+class Side:
+    """One tier: the model that it runs, in a session, and what is found.
 
-    result: TierResult
-    probed: Probed
-    session: Session
+    Attributes:
+        result: what is found.
+    """
+
+    def __init__(self, result: TierResult, probed: Probed, threads: int | None, pool: Pool) -> None:
+        self.result = result
+        self.probed = probed
+        self._threads = threads
+        self._pool = pool
+        self._open()
+
+    def _open(self) -> None:
+        self._memory = self._pool.most
+        self._session = _session(self.result, self.probed, self._threads, self._pool)
 
     def add(self, batch: U8, logits: F32, codes: Mapping[str, U8]) -> None:
         """Run images uint8 ``[N, 3, H, W]`` and compare with the source's logits and codes."""
-        outputs = self.session.run(batch)
+        count, _, height, width = batch.shape
+        if bytes_for(count, height * width) > self._memory:
+            # At once as much as the largest images need, or each that is larger would open it anew.
+            self._pool.allow(bytes_for(count, MOST_PIXELS))
+            self.close()
+            self._open()
+        outputs = self._session.run(batch)
         if self.probed.last:
             outputs = channels_first(outputs)
         self.result.add(logits, codes, outputs)
 
+    def close(self) -> None:
+        """Give back what its session holds beside this process's memory."""
+        self._session.close()
 
-def side_of(network: nn.Module, model: Path, tier: str, runtime: str, threads: int | None) -> Side:
+
+def side_of(
+    network: nn.Module,
+    model: Path,
+    tier: str,
+    runtime: str,
+    threads: int | None,
+    pool: Pool | None = None,
+) -> Side:
     """A tier of ``model`` that is to be compared with ``network``.
+
+    Args:
+        pool: memory that it shares with other sides.
 
     Raises:
         ParityError: its layers are not the network's. SessionError: it cannot be run.
@@ -172,7 +209,7 @@ def side_of(network: nn.Module, model: Path, tier: str, runtime: str, threads: i
         quantized=bool(quantizers),
         runtime=runtime,
     )
-    return Side(result, probed, _session(result, probed, threads))
+    return Side(result, probed, threads, pool or Pool(bytes_for()))
 
 
 def _tiers_in(runtime: str, tiers: Sequence[str]) -> Sequence[str]:
@@ -196,13 +233,15 @@ def require_runtime(runtime: str) -> None:
         require_qonnx()
 
 
-def _session(result: TierResult, probed: Probed, threads: int | None) -> Session:
+def _session(result: TierResult, probed: Probed, threads: int | None, pool: Pool) -> Session:
     outputs = ["logit", *probed.names]
     if result.runtime == QONNX:
         from .qonnx_session import QonnxSession
 
         return QonnxSession(probed.model, outputs=outputs)
-    return tier_session(probed.model, result.tier, result.runtime, threads, outputs)
+    return tier_session(
+        probed.model, result.tier, result.runtime, threads, outputs, memory=pool, shrink=True
+    )
 
 
 def _runtime_of(bundle: Bundle, asked: str | None) -> str:

@@ -29,6 +29,7 @@ from .errors import RuntimeFailure, SessionError, not_installed
 from .machine import version_of
 from .process import die_with_parent, peak_memory, reset_peak, resident_memory
 from .session import OnnxSession, Session
+from .session_memory import bytes_for
 
 U8 = npt.NDArray[np.uint8]
 F32 = npt.NDArray[np.float32]
@@ -67,8 +68,11 @@ class SessionSubject(Subject):
     def __init__(self, request: dict[str, Any]) -> None:
         self._request = request
         self._session: Session
+        self._memory: int
 
     def prepare(self) -> None:
+        _, count, _, *sides = np.load(self._request["images"], mmap_mode="r").shape
+        self._memory = bytes_for(count, sides[0] * sides[1])
         if self._request.get("runtime") == "openvino":
             from .openvino_session import require_openvino
 
@@ -86,7 +90,9 @@ class SessionSubject(Subject):
         threads = int(self._request["threads"])
         if "model" in self._request:
             path = Path(self._request["model"])
-            self._session = OnnxSession(path, threads=threads, outputs=["logit"])
+            self._session = OnnxSession(
+                path, threads=threads, outputs=["logit"], memory=self._memory
+            )
             return
 
         from .bundle import Bundle
@@ -95,7 +101,9 @@ class SessionSubject(Subject):
         # Its hashes were compared before this process was started.
         bundle = Bundle.open(self._request["bundle"], check=False)
         runtime = self._request["runtime"]
-        self._session = open_session(bundle, runtime=runtime, threads=threads, outputs=["logit"])
+        self._session = open_session(
+            bundle, runtime=runtime, threads=threads, outputs=["logit"], memory=self._memory
+        )
 
     def run(self, images: U8) -> F32:
         return self._session.logits(images)

@@ -25,7 +25,7 @@ from .ordered import ordered
 from .pixels import load_prepared, prepared
 from .preprocess import prepare
 from .session import Session
-from .session_memory import bytes_an_image
+from .session_memory import bytes_for
 from .sessions import open_session, runs_concurrently, runtime_of, sides_for
 from .verdicts import Verdict, score_from_logit, verdict_from_score
 
@@ -95,13 +95,12 @@ class Detector:
 
     def _open(self, threads: int) -> Session:
         """A session that may hold what the images computed at a time need, and no more."""
-        at_a_time = max(self._threads, 1) * self._batch
         session = open_session(
             self.bundle,
             runtime=self._runtime,
             threads=threads,
             outputs=["logit"],
-            memory=at_a_time * bytes_an_image(),
+            memory=bytes_for(max(self._threads, 1) * self._batch),
         )
         give_back()
         return session

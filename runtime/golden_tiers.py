@@ -13,6 +13,7 @@ from .golden import Golden
 from .parity import LayerResult, TierResult
 from .probes import SUFFIX, probed_model, probes_path
 from .session import Session
+from .session_memory import bytes_for
 from .sessions import NATIVE, ONNXRUNTIME, TENSORRT, open_session
 from .tiers import native_model, tier_session
 
@@ -88,13 +89,16 @@ def _of_file(
         codes_seen=probed or not golden.layers,
     )
 
+    pixels = max(image.shape[1] * image.shape[2] for image in golden.images)
+
     def opened() -> Session:
         # Read again when its turn comes: the bytes of one model at a time are held.
         data = probed_model(bundle, model) if probed else None
         outputs = ["logit", *(layer + SUFFIX for layer in layers)]
         if data is None:
             data = bundle.read(model)
-        return tier_session(data, tier, runtime, threads, outputs)
+        most = bytes_for(1, pixels)
+        return tier_session(data, tier, runtime, threads, outputs, memory=most, shrink=True)
 
     return Work(result, golden, model, opened)
 

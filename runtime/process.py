@@ -27,6 +27,11 @@ def resident_memory() -> int:
     return _kilobytes("VmRSS:") << 10
 
 
+def data_memory() -> int:
+    """Bytes that this process may write to, used or not; 0 where the system does not tell."""
+    return _kilobytes("VmData:") << 10
+
+
 def reset_peak() -> None:
     """Let :func:`peak_memory` count from now on; without effect where the system cannot."""
     with contextlib.suppress(OSError):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import abc
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,9 +14,10 @@ import numpy.typing as npt
 
 from .contract import INPUT
 from .errors import BundleError, SessionError, not_installed
+from .load_memory import bytes_to_load, limited, was_refused
 from .machine import usable_cores
 from .onnx_limits import check_model
-from .session_memory import VARIABLE, bounded, default_bound, was_exceeded
+from .session_memory import VARIABLE, Pool, asked_bytes, bounded, default_bound, was_exceeded
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -143,8 +146,10 @@ class OnnxSession(Session):
         threads: threads inside an operator; default: one for each core this process may use.
         outputs: the graph outputs that :meth:`run` fetches; default: all.
         library: of further operators (:mod:`.native`).
-        memory: most bytes of values that it may hold at once, whatever the model asks for; 0 for
-            no bound; default: half of the machine's memory.
+        memory: most bytes of values that it may hold at once, whatever the model asks for, or the
+            pool that it shares with other sessions; 0 for no bound; default, for models of our own
+            making: half of the machine's memory.
+        shrink: give the memory back to the system after each run, for another session to have.
         name: what errors call the model; default: its file's.
 
     Raises:
@@ -161,7 +166,8 @@ class OnnxSession(Session):
         threads: int | None = None,
         outputs: list[str] | None = None,
         library: Path | None = None,
-        memory: int | None = None,
+        memory: int | Pool | None = None,
+        shrink: bool = False,
         name: str | None = None,
     ) -> None:
         try:
@@ -179,32 +185,53 @@ class OnnxSession(Session):
         options.inter_op_num_threads = 1
         # Planning memory for each size of image saves 5 % of the time where there are many small
         # operators. With our own there are few: it saves nothing, and scatters memory.
-        options.enable_mem_pattern = library is None
-        self._most = default_bound() if memory is None else memory
+        # Planned memory comes on top of what the runs before it hold.
+        options.enable_mem_pattern = library is None and not shrink
+        pool = default_bound() if memory is None else memory
+        self._most = pool.most if isinstance(pool, Pool) else pool
         self._advice = (
             "half of this machine's memory: use fewer or smaller images at a time"
             if memory is None
             else f"if you trust the model, allow each image more: {VARIABLE}=1024 (MiB)"
         )
-        try:
+        self._run_options = ort.RunOptions()
+        if shrink:
+            self._run_options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
+        with bounded(ort, options, pool), self._loading(model):
             if library is not None:
                 options.register_custom_ops_library(str(library))
-            with bounded(ort, options, self._most):
-                self._session = ort.InferenceSession(
-                    model if isinstance(model, bytes) else str(model),
-                    options,
-                    providers=["CPUExecutionProvider"],
-                    # Of some failures it would print on stdout, and try the same once more.
-                    enable_fallback=0,
-                )
-        except Exception as error:  # ONNX Runtime's exceptions share no base of their own
-            raise SessionError(f"{self._name}: cannot be loaded: {one_line(error)}") from error
+            self._session = ort.InferenceSession(
+                model if isinstance(model, bytes) else str(model),
+                options,
+                providers=["CPUExecutionProvider"],
+                # Of some failures it would print on stdout, and try the same once more.
+                enable_fallback=0,
+            )
         self._check_input([(i.name, i.type, len(i.shape)) for i in self._session.get_inputs()])
         self.outputs = self._choose([o.name for o in self._session.get_outputs()], outputs)
 
+    @contextmanager
+    def _loading(self, model: bytes | Path) -> Iterator[None]:
+        """Inside, a library loads ``model`` within bounds; what it raises is a SessionError."""
+        size = len(model) if isinstance(model, bytes) else Path(model).stat().st_size
+        most = bytes_to_load(size, asked_bytes())
+        try:
+            with limited(most, self._threads):
+                yield
+        except SessionError:
+            raise
+        except Exception as error:  # runtimes' exceptions share no base of their own
+            if was_refused(error):
+                raise SessionError(
+                    f"{self._name}: cannot be loaded within {most >> 20} MiB of memory; free "
+                    f"some, or if you trust the model, allow it more: {VARIABLE}=2048 (MiB)"
+                ) from error
+            raise SessionError(f"{self._name}: cannot be loaded: {one_line(error)}") from error
+
     def _fetch(self, images: U8) -> list[Array]:
         try:
-            return list(self._session.run(list(self.outputs), {"image": images}))
+            fed = {"image": images}
+            return list(self._session.run(list(self.outputs), fed, self._run_options))
         except Exception as error:
             if was_exceeded(error):
                 raise SessionError(

@@ -9,6 +9,7 @@ from .bundle import MODEL, NATIVE_MODEL, Bundle
 from .engine import check_engine, engine_folder, read_record, this_machine
 from .errors import EngineError, SessionError
 from .session import OnnxSession, Session
+from .session_memory import bytes_for
 
 ONNXRUNTIME, OPENVINO = "onnxruntime", "openvino"
 #: TensorRT, where a bundle holds an engine.
@@ -117,7 +118,8 @@ def open_session(
         runtime: one of :data:`RUNTIMES`; default: the one that the bundle was made for.
         threads: default: one for each core this process may use.
         outputs: those that are fetched; default: all.
-        memory: see :class:`~.session.OnnxSession`; other runtimes take what they need.
+        memory: see :class:`~.session.OnnxSession`, default: for an image
+            (:func:`~.session_memory.bytes_for`); other runtimes take what they need.
 
     Raises:
         SessionError: the runtime is missing or refuses the model. EngineError: see
@@ -143,5 +145,5 @@ def open_session(
         outputs=outputs,
         library=library,
         name=str(path),
-        memory=memory,
+        memory=bytes_for() if memory is None else memory,
     )

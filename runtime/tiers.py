@@ -9,6 +9,7 @@ from typing import Any
 from .bundle import Bundle
 from .native import library_path, require_library
 from .session import OnnxSession, Session
+from .session_memory import Pool
 from .sessions import NATIVE, OPENVINO
 
 
@@ -29,9 +30,19 @@ def native_model(bundle: Bundle, tiers: Sequence[str], asked: str | None) -> Pat
 
 
 def tier_session(
-    model: bytes | Path, tier: str, runtime: str, threads: int | None, outputs: list[str] | None
+    model: bytes | Path,
+    tier: str,
+    runtime: str,
+    threads: int | None,
+    outputs: list[str] | None,
+    *,
+    memory: int | Pool,
+    shrink: bool = False,
 ) -> Session:
     """The session that runs ``model`` in ``tier``, fetching ``outputs`` (default: all).
+
+    Args:
+        memory, shrink: see :class:`~.session.OnnxSession`; OpenVINO takes what it needs.
 
     Raises:
         SessionError: the runtime is missing or refuses the model.
@@ -42,7 +53,13 @@ def tier_session(
         return OpenvinoSession(model, threads=threads, outputs=outputs)
     library = require_library() if runtime == NATIVE else None
     return OnnxSession(
-        model, optimize=tier != "strict", threads=threads, outputs=outputs, library=library
+        model,
+        optimize=tier != "strict",
+        threads=threads,
+        outputs=outputs,
+        library=library,
+        memory=memory,
+        shrink=shrink,
     )
 
 

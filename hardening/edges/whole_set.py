@@ -92,7 +92,7 @@ class Comparison:
         for name, side in sides.items():
             found[name] = side.result.to_dict()
             del found[name]["layers"]
-            side.session.close()
+            side.close()
         return found
 
 

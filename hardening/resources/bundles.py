@@ -24,7 +24,7 @@ def bundle_cases(bundle: Path) -> Iterator[Case]:
     """Every case, each made from ``bundle``."""
 
     def model(name: str, make: Callable[[], onnx.ModelProto], says: str) -> Case:
-        return Case(name, lambda folder: _with_model(bundle, folder, make()), _DETECT, (1,), says)
+        return Case(name, lambda folder: with_model(bundle, folder, make()), _DETECT, (1,), says)
 
     def manifest(name: str, make: Callable[[Path], None], says: str) -> Case:
         def changed(folder: Path) -> None:
@@ -37,7 +37,7 @@ def bundle_cases(bundle: Path) -> Iterator[Case]:
     yield model("a model of 300,000 operators", lambda: _chain(300_000), "operators")
     yield Case(
         "a model of 65,000 operators, wide",
-        lambda folder: _with_model(bundle, folder, _wide(65_000)),
+        lambda folder: with_model(bundle, folder, _wide(65_000)),
         _DETECT,
         (0,),
     )
@@ -70,7 +70,7 @@ def bundle_cases(bundle: Path) -> Iterator[Case]:
     )
     yield Case(
         "a model of 10^9 operators, estimate",
-        lambda folder: _with_model(bundle, folder, _functions()),
+        lambda folder: with_model(bundle, folder, _functions()),
         ("estimate", "{}/bundle", "--target", "orin-nano"),
         (1,),
         "operators",
@@ -84,7 +84,8 @@ def _copied(bundle: Path, folder: Path) -> Path:
     return Path(shutil.copytree(bundle, folder / "bundle"))
 
 
-def _with_model(bundle: Path, folder: Path, model: onnx.ModelProto) -> None:
+def with_model(bundle: Path, folder: Path, model: onnx.ModelProto) -> None:
+    """The bundle with another model, and the right hash; beside it, ``image.png``."""
     _with_bytes(bundle, folder, model.SerializeToString())
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from .bundles import bundle_cases
 from .case import Case
+from .greedy import greedy_cases
 from .images import image_cases
 from .others import other_cases
 
@@ -25,4 +26,5 @@ def every_case(folder: Path) -> Iterator[Case]:
     )
     yield from image_cases(bundle)
     yield from bundle_cases(bundle)
+    yield from greedy_cases(bundle)
     yield from other_cases(bundle)

@@ -411,6 +411,16 @@ def test_a_full_precision_model_that_differs_is_found(
     assert not any(tier.passed for tier in tiers)
 
 
+def test_a_model_that_no_runtime_of_ours_would_read_is_not_written(
+    tmp_path: Path, make_detector: Callable[..., Detector], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = source_from_checkpoint(_save(make_detector(bits=32), tmp_path / "twin"))
+    monkeypatch.setattr(export, "MAX_MODEL_BYTES", 1 << 14)
+    with pytest.raises(ExportError, match=r"the model takes 0 MiB, and none over 0 MiB is read"):
+        export_bundle(source, tmp_path / "bundle", verify=False)
+    assert sorted(_tree(tmp_path)) == ["twin"]
+
+
 def test_full_precision_has_no_integer_weights_to_store(
     tmp_path: Path, make_detector: Callable[..., Detector]
 ) -> None:

@@ -17,11 +17,13 @@ import torch
 from onnx import numpy_helper
 from PIL import Image
 
+from qmdd.exporter import parity as parity_module
 from qmdd.exporter.errors import ParityError
 from qmdd.exporter.export import CONTRACT
 from qmdd.exporter.lower import check_quantised, onnx_for_target
 from qmdd.exporter.parity import (
     BATCH,
+    BATCH_PIXELS,
     batches,
     compare,
     recorded_codes,
@@ -545,9 +547,35 @@ def test_recording_ends_where_the_forward_fails(small: Detector) -> None:
 
 def test_images_of_one_size_go_together(tmp_path: Path, pictures: list[Path]) -> None:
     """At most :data:`BATCH` at once, order kept, sizes never mixed."""
+    assert BATCH * 70 * 94 < BATCH_PIXELS
     same = [pictures[0]] * (BATCH + 1)
     shapes = [batch.shape for batch in batches([*same, pictures[1], pictures[0]], CONTRACT)]
     assert shapes == [(BATCH, 3, 70, 94), (1, 3, 70, 94), (1, 3, 32, 32), (1, 3, 70, 94)]
+
+
+def test_larger_images_may_take_more_and_every_tier_opens_its_model_once_more(
+    tmp_path: Path,
+    small: Detector,
+    trace_once: TraceOnce,
+    pictures: list[Path],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    opened: list[int] = []
+    real = parity_module._session
+
+    def noted(*args: Any) -> Any:
+        opened.append(args[-1].most >> 20)
+        return real(*args)
+
+    def bound(_images: int = 1, pixels: int = 0) -> int:
+        return (300 if pixels > 32 * 32 else 200) << 20
+
+    monkeypatch.setattr(parity_module, "_session", noted)
+    monkeypatch.setattr(parity_module, "bytes_for", bound)
+    path = _write(_lowered(small, trace_once), tmp_path)
+    images = [pictures[1], pictures[0], pictures[1], pictures[0]]
+    assert all(tier.passed for tier in compare(small, path, images, CONTRACT, threads=1))
+    assert opened == [200, 200, 300, 300]
 
 
 def test_an_unreadable_image_ends_the_comparison(

@@ -14,8 +14,17 @@ from onnx import TensorProto, helper, numpy_helper
 from qmdd.runtime import detector as module
 from qmdd.runtime import session_memory
 from qmdd.runtime.errors import SessionError
+from qmdd.runtime.process import resident_memory
 from qmdd.runtime.session import OnnxSession
-from qmdd.runtime.session_memory import VARIABLE, bytes_an_image
+from qmdd.runtime.session_memory import (
+    BYTES_A_PIXEL,
+    BYTES_AN_IMAGE,
+    LEAST_BYTES,
+    MOST_PIXELS,
+    VARIABLE,
+    Pool,
+    bytes_for,
+)
 
 _IMAGES = np.zeros((1, 3, 32, 32), dtype=np.uint8)
 
@@ -86,13 +95,61 @@ def test_sessions_have_bounds_of_their_own() -> None:
 
 def test_the_environment_may_allow_more(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(VARIABLE, raising=False)
-    assert bytes_an_image() == session_memory.BYTES_AN_IMAGE
+    assert bytes_for() == LEAST_BYTES
     monkeypatch.setenv(VARIABLE, "768")
-    assert bytes_an_image() == 768 << 20
+    assert bytes_for() == 768 << 20
+    assert bytes_for(3, 64) == 3 * (768 << 20)
     for wrong in ("0", "-1", "a lot", "1e3", "123456789", "٣"):
         monkeypatch.setenv(VARIABLE, wrong)
         with pytest.raises(SessionError, match="whole number of MiB"):
-            bytes_an_image()
+            bytes_for()
+
+
+def test_large_images_may_take_more_and_larger_ones_no_more_than_that() -> None:
+    assert bytes_for(3) == LEAST_BYTES + 2 * BYTES_AN_IMAGE
+    assert bytes_for(1, 32 * 32) == LEAST_BYTES
+    assert bytes_for(1, MOST_PIXELS) == MOST_PIXELS * BYTES_A_PIXEL > LEAST_BYTES
+    assert bytes_for(1, 100 * MOST_PIXELS) == bytes_for(1, MOST_PIXELS)
+    assert bytes_for(8, MOST_PIXELS) == 8 * bytes_for(1, MOST_PIXELS)
+
+
+def test_a_pool_is_shared_by_its_sessions_alone() -> None:
+    """Two hold more than the pool has only if each has one of its own, or gives memory back."""
+    model = _outer_product(4096)  # 64 MiB
+    pool = Pool(96 << 20)
+    first = OnnxSession(model, memory=pool)
+    second = OnnxSession(model, memory=pool)
+    assert first.logits(_IMAGES).tolist() == [0]
+    # The first one's memory is free for the second: an arena of its own would have to grow.
+    grown = _resident(lambda: second.logits(_IMAGES))
+    assert grown < 32 << 20
+    other = OnnxSession(model, memory=96 << 20)
+    assert _resident(lambda: other.logits(_IMAGES)) > 48 << 20
+    pool.allow(32 << 20)  # less than before is nothing
+    assert pool.most == 96 << 20
+
+
+def test_a_pool_that_grows_is_there_for_new_sessions() -> None:
+    model, pool = _outer_product(4096), Pool(32 << 20)
+    small = OnnxSession(model, memory=pool)
+    pool.allow(96 << 20)
+    assert OnnxSession(model, memory=pool).logits(_IMAGES).tolist() == [0]
+    with pytest.raises(SessionError, match="needs more than 32 MiB"):
+        small.logits(_IMAGES)
+
+
+def test_memory_is_given_back_after_each_run() -> None:
+    session = OnnxSession(_outer_product(4096), memory=96 << 20, shrink=True)
+    assert _resident(lambda: session.logits(_IMAGES)) < 32 << 20
+    kept = OnnxSession(_outer_product(4096), memory=96 << 20)
+    assert _resident(lambda: kept.logits(_IMAGES)) > 48 << 20
+
+
+def _resident(run: Callable[[], object]) -> int:
+    """Bytes by which what this process holds grows while ``run`` runs, and keeps."""
+    before = resident_memory()
+    run()
+    return resident_memory() - before
 
 
 def test_detectors_are_bounded_by_what_is_computed_at_a_time(
@@ -108,9 +165,8 @@ def test_detectors_are_bounded_by_what_is_computed_at_a_time(
 
     monkeypatch.setattr(module, "open_session", noted)
     detector = module.Detector.open(make_bundle(), threads=2)
-    each = session_memory.BYTES_AN_IMAGE
-    assert asked == [2 * each]
+    assert asked == [bytes_for(2)]
     assert list(detector.detect([], batch=3)) == []
-    assert asked == [2 * each, 6 * each]
+    assert asked == [bytes_for(2), bytes_for(6)]
     assert list(detector.detect([], batch=2)) == []
     assert len(asked) == 2
