@@ -42,7 +42,9 @@ SUFFIXES = frozenset(
 #: Images with more pixels than this are refused (64 megapixels: 192 MB as RGB).
 MAX_PIXELS = 64 * 1024 * 1024
 #: Of a WebP fewer are taken: its decoder holds the image four times.
-MAX_WEBP_PIXELS = 48 * 1024 * 1024
+MAX_WEBP_PIXELS = 40 * 1024 * 1024
+#: Images with more pixels than this are decoded one at a time, whatever number of threads ask.
+LARGE = 8 * 1024 * 1024
 #: Larger files are refused unread: no image of MAX_PIXELS needs more, and some decoders read
 #: the whole file before they know the image's size.
 MAX_FILE_BYTES = 1 << 30
@@ -118,6 +120,7 @@ class _Quiet:
 
 
 _quiet = _Quiet()
+_one_webp = threading.RLock()
 
 
 @contextlib.contextmanager
@@ -132,8 +135,13 @@ def opened(source: Source, max_pixels: int = MAX_PIXELS) -> Iterator[Image.Image
     path = name_of(source)
     try:
         with _quiet, _open_source(source) as file:
-            _check_ppm(path, file)
-            with Image.open(file, formats=formats) as image:
+            head = file.read(_PPM_HEADER)
+            file.seek(0)
+            _check_ppm(path, head)
+            with (
+                _one_webp if _is_large_webp(head) else contextlib.nullcontext(),
+                Image.open(file, formats=formats) as image,
+            ):
                 webp = image.format == "WEBP"
                 most = min(max_pixels, MAX_WEBP_PIXELS) if webp else max_pixels
                 _check_size(path, image.size, most)
@@ -168,13 +176,32 @@ def _open_source(source: Source) -> Iterator[BinaryIO]:
         yield file if size > _READ_AT_ONCE else io.BytesIO(file.read(size))
 
 
-def _check_ppm(path: str, file: BinaryIO) -> None:
+def _is_large_webp(head: bytes) -> bool:
+    """Whether a file that begins with ``head`` is a WebP of more than :data:`LARGE` pixels.
+
+    Its decoder takes most of its memory when it is opened, before Pillow tells its size. The sizes
+    are where the container format and RFC 6386, 9.1 have them; one that is not told is large.
+    """
+    if head[:4] != b"RIFF" or head[8:12] != b"WEBP":
+        return False
+    kind = head[12:16]
+    if kind == b"VP8X":
+        width, height = (int.from_bytes(head[i : i + 3], "little") + 1 for i in (24, 27))
+    elif kind == b"VP8L":
+        bits = int.from_bytes(head[21:25], "little")
+        width, height = (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
+    elif kind == b"VP8 ":
+        width, height = (int.from_bytes(head[i : i + 2], "little") & 0x3FFF for i in (26, 28))
+    else:
+        return True
+    return width * height > LARGE
+
+
+def _check_ppm(path: str, head: bytes) -> None:
     """Refuse a PPM that hides its size behind long comments.
 
     Pillow reads these byte by byte: 100 MB of them take 40 s.
     """
-    head = file.read(_PPM_HEADER)
-    file.seek(0)
     if head[:1] != b"P" or len(head) < _PPM_HEADER:
         return
     stated = re.sub(rb"#[^\r\n]*(?:[\r\n]|$)", b" ", head).split()

@@ -14,7 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from .errors import ImageError
-from .images import MAX_PIXELS, Source, name_of, opened, rgb_from_upright, upright
+from .heap import give_back
+from .images import LARGE, MAX_PIXELS, Source, name_of, opened, rgb_from_upright, upright
 from .preprocess import kept, prepare
 
 if TYPE_CHECKING:
@@ -22,8 +23,6 @@ if TYPE_CHECKING:
 
 U8 = npt.NDArray[np.uint8]
 
-#: Images with more pixels than this are decoded one at a time, whatever number of threads ask.
-LARGE = 8 * 1024 * 1024
 _one_large_image = threading.Lock()
 
 
@@ -44,7 +43,11 @@ def load_prepared(source: Source, sides: dict[str, int], max_pixels: int = MAX_P
             with _one_large_image if large else contextlib.nullcontext():
                 image.seek(0)
                 image.load()
-                return prepared(image, sides)
+                pixels = prepared(image, sides)
+                if large:  # before the next one begins
+                    image.close()
+                    give_back()
+                return pixels
     except _Refused as error:
         raise ImageError(f"{name_of(source)}: {error}") from error
 

@@ -29,6 +29,9 @@ def image_cases(bundle: Path) -> Iterator[Case]:
         yield case(f"{width}x{height}.png", _saved("png", width, height), "")
     for form in ("png", "jpg", "bmp", "gif", "tif", "ppm", "avif"):
         yield case(f"{_ALLOWED}x{_ALLOWED}.{form}", _saved(form, _ALLOWED, _ALLOWED), "")
+    for form in ("jpg", "png", "avif"):
+        make = _saved(form, _ALLOWED, _ALLOWED)
+        yield case(f"four of {_ALLOWED}x{_ALLOWED}.{form}", _four(make), "")
     for words, more in (
         ("progressive", {"form": "jpg", "progressive": True}),
         ("LZW", {"form": "tif", "compression": "tiff_lzw"}),
@@ -43,8 +46,9 @@ def image_cases(bundle: Path) -> Iterator[Case]:
         yield case(f"{_ALLOWED}x{_ALLOWED}, {words}", make, "")
     for lossless in (False, True):
         kind = f"{'lossless' if lossless else 'lossy'}.webp"
-        make = _saved("webp", 8192, 6144, lossless=lossless)
-        yield case(f"8192x6144, {kind}", make, "")
+        make = _saved("webp", 8192, 5120, lossless=lossless)
+        yield case(f"8192x5120, {kind}", make, "")
+        yield case(f"four of 8192x5120, {kind}", _four(make), "")
         for side in (_ALLOWED, 16_383):
             make = _saved("webp", side, side, lossless=lossless)
             yield case(f"{side}x{side}, {kind}", make, _TOO_LARGE)
@@ -70,6 +74,18 @@ def image_cases(bundle: Path) -> Iterator[Case]:
     yield case("a JPEG with 64 MB of EXIF", _jpeg_exif(1000), "", 0, 1)
     yield case("1 GB of zeros", _sparse("a.png", 1 << 30), "not an image")
     yield case("1 TB of zeros", _sparse("a.jpg", 1 << 40), "larger than")
+
+
+def _four(make: Callable[[Path], None]) -> Callable[[Path], None]:
+    """The same file under four names: as many as are decoded at a time, and more."""
+
+    def made(folder: Path) -> None:
+        make(folder)
+        (path,) = folder.iterdir()
+        for number in range(3):
+            (folder / f"{number}{path.suffix}").hardlink_to(path)
+
+    return made
 
 
 def _saved(form: str, width: int, height: int, **more: Any) -> Callable[[Path], None]:

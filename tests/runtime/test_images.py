@@ -6,6 +6,7 @@ import io
 import os
 import struct
 import sys
+import threading
 import time
 import zlib
 from collections.abc import Callable
@@ -502,3 +503,47 @@ def test_a_webp_may_have_fewer_pixels(tmp_path: Path, monkeypatch: pytest.Monkey
     Image.new("RGB", (65, 64)).save(tmp_path / "b.webp")
     with pytest.raises(ImageError, match="65x64 pixels is more than"):
         load_rgb(tmp_path / "b.webp")
+
+
+@pytest.mark.parametrize("lossless", [False, True])
+@pytest.mark.parametrize("mode", ["RGB", "RGBA"])
+@pytest.mark.parametrize("size", [(64, 64), (65, 64), (1, 4097), (4097, 1), (1, 4096)])
+def test_large_webps_are_known_before_they_are_opened(
+    monkeypatch: pytest.MonkeyPatch, size: tuple[int, int], mode: str, lossless: bool
+) -> None:
+    """In each of the three ways in which a file states its size."""
+    monkeypatch.setattr(images, "LARGE", 64 * 64)
+    noise = Image.effect_noise(size, 90).convert(mode)
+    if mode == "RGBA":
+        noise.putalpha(Image.effect_noise(size, 90))
+    for more in ({}, {"exif": b"Exif\0\0II*\0"}):  # with metadata: the extended form
+        data = io.BytesIO()
+        noise.save(data, "WEBP", lossless=lossless, **more)
+        large = images._is_large_webp(data.getvalue()[:4096])
+        assert large == (size[0] * size[1] > 64 * 64), data.getvalue()[12:16]
+
+
+def test_what_is_no_webp_is_no_large_one() -> None:
+    for head in (b"", b"RIFF", b"RIFF....WAVEVP8 ", b"\x89PNG\r\n\x1a\n" + b"x" * 40):
+        assert not images._is_large_webp(head)
+    assert images._is_large_webp(b"RIFF....WEBPVP9 ")
+
+
+def test_one_large_webp_is_open_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It takes its memory when it is opened; of other formats several are open at once."""
+    monkeypatch.setattr(images, "LARGE", 64 * 64 - 1)
+    for form, side, waits in (("webp", 64, True), ("webp", 63, False), ("png", 64, False)):
+        path = tmp_path / f"{side}.{form}"
+        Image.new("RGB", (side, side)).save(path)
+        inside = threading.Event()
+
+        def second(path: Path = path, inside: threading.Event = inside) -> None:
+            with images.opened(path):
+                inside.set()
+
+        other = threading.Thread(target=second)
+        with images.opened(path):
+            other.start()
+            assert inside.wait(0.3 if waits else 10) is not waits
+        other.join(10)
+        assert inside.is_set()

@@ -125,3 +125,16 @@ def test_pillows_warnings_are_not_shown(tmp_path: Path, monkeypatch: pytest.Monk
     with pytest.warns(Image.DecompressionBombWarning):
         Image.open(path).close()
     assert load_prepared(path, SIDES).shape == (3, 32, 32)
+
+
+def test_a_large_image_is_given_back_before_the_next_begins(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its pixels are freed, and the memory returned, while no other may be decoded."""
+    seen: list[bool] = []
+    monkeypatch.setattr(pixels, "LARGE", 64 * 64 - 1)
+    monkeypatch.setattr(pixels, "give_back", lambda: seen.append(pixels._one_large_image.locked()))
+    for side in (64, 63):
+        Image.new("RGB", (side, side)).save(tmp_path / f"{side}.png")
+        load_prepared(tmp_path / f"{side}.png", SIDES)
+    assert seen == [True]
