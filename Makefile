@@ -1,17 +1,18 @@
 # qmdd: everything that a fresh clone needs, with Python >= 3.10 and make.
 #
-# The environment is made once, in .venv, from the files that were tested: requirements.lock and
-# torch.lock hold their SHA-256 (constraints.txt their versions). It is made again when these,
-# pyproject.toml or the native operators (runtime/native, C++) change. qmdd itself is installed
-# editable: new files are seen at once. On Linux, pip's default torch brings CUDA libraries along; to
-# get the smaller CPU build, set PIP_EXTRA_INDEX_URL to PyTorch's index of CPU builds, or
-# PIP_FIND_LINKS to a folder with it. A build that torch.lock does not list: make TORCH=torch==2.13.0
+# The environment is made once, in .venv, from the files that were tested: requirements.lock,
+# torch-cpu.lock and torch.lock hold their SHA-256 (constraints.txt their versions). It is made again
+# when these, pyproject.toml or the native operators (runtime/native, C++) change. qmdd itself is
+# installed editable: new files are seen at once. On Linux, pip's default torch brings CUDA libraries
+# along; the smaller CPU build is taken where pip finds it: set PIP_EXTRA_INDEX_URL to PyTorch's index
+# of CPU builds, or PIP_FIND_LINKS to a folder with it. A build that no lock lists:
+# make TORCH=torch==2.13.0
 
 PYTHON ?= python3
 VENV ?= .venv
 OUT ?= out/resnet23-w2a2-onnx
 PYTEST_ARGS ?=
-TORCH ?= --require-hashes --requirement torch.lock
+TORCH ?=
 
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
@@ -19,6 +20,15 @@ NATIVE := $(wildcard runtime/native/*.cpp runtime/native/*.h) runtime/native/CMa
 LINKS := build/mypy/qmdd
 ROOMS := models calibration exporter runtime cli
 PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check
+
+# In two steps: given both at once, pip takes the one whose hash an index states, not the CPU build
+# in a folder.
+ifeq ($(TORCH),)
+TORCH_INSTALL = $(PIP) --no-deps --require-hashes --requirement torch-cpu.lock 2>/dev/null || \
+  $(PIP) --no-deps --require-hashes --requirement torch.lock
+else
+TORCH_INSTALL = $(PIP) --no-deps $(TORCH)
+endif
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -67,7 +77,7 @@ parity-matrix: $(STAMP) ## every runtime by level, threads, batch, size and vers
 hostile: $(STAMP) ## what hostile inputs cost in memory (ten minutes)
 	$(BIN)/python -m hardening.resources --record hardening/results/resources.json
 
-lock: $(STAMP) ## requirements.lock and torch.lock anew, from constraints.txt (asks the index)
+lock: $(STAMP) ## requirements.lock and torch's locks anew, from constraints.txt (asks the index)
 	$(BIN)/python -m hardening.supply.lock
 
 docs: $(STAMP) ## make the documentation's site in out/site; a warning is an error
@@ -94,12 +104,12 @@ clean: ## remove all that make made (not runs/, where training leaves its result
 	rm -rf $(VENV) runtime/native/*.so build dist out *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find $(ROOMS) tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
-$(STAMP): constraints.txt requirements.lock torch.lock pyproject.toml setup.py $(NATIVE)
+$(STAMP): constraints.txt requirements.lock torch-cpu.lock torch.lock pyproject.toml setup.py $(NATIVE)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
 	{ echo "qmdd needs Python 3.10 or newer; name one: make PYTHON=python3.11" >&2; exit 1; }
 	@echo "making the environment in $(VENV) (a few minutes)"
 	@$(PYTHON) -m venv $(VENV)
 	@$(PIP) --require-hashes --no-deps --requirement requirements.lock
-	@$(PIP) --no-deps $(TORCH)
+	@$(TORCH_INSTALL)
 	@$(PIP) --constraint constraints.txt --no-build-isolation --editable '.[dev]'
 	@touch $@

@@ -1,7 +1,8 @@
 """``python -m hardening.supply.lock``: the locks, from ``constraints.txt`` and an index's hashes.
 
-``requirements.lock`` holds every package but torch, ``torch.lock`` that one alone: it has builds
-for each kind of machine, and whoever needs one that is not listed says so (``make TORCH=...``).
+``requirements.lock`` holds every package but torch, ``torch.lock`` that one alone, and
+``torch-cpu.lock`` its builds for the CPU, which are tried first: it has builds for each kind of
+machine, and whoever needs one that is not listed says so (``make TORCH=...``).
 Listed are the wheels for Linux on x86-64 and aarch64 and the Pythons that qmdd claims; a source
 distribution, whose build runs code, only where a package has no wheel.
 """
@@ -21,6 +22,7 @@ import click
 ROOT = Path(__file__).parents[2]
 CONSTRAINTS = ROOT / "constraints.txt"
 LOCK, TORCH_LOCK = ROOT / "requirements.lock", ROOT / "torch.lock"
+CPU_LOCK = ROOT / "torch-cpu.lock"
 PYTHONS = ("cp310", "cp311", "cp312", "cp313")
 
 _JSON = "application/vnd.pypi.simple.v1+json"
@@ -112,22 +114,28 @@ def _files_of(index: str, name: str) -> list[dict[str, Any]]:
     "builds",
     multiple=True,
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="A wheel of torch that is not on the index, such as the CPU build; repeatable.",
+    help="A wheel of torch's CPU build, which is on another index; repeatable.",
 )
 def main(index: str, builds: tuple[Path, ...]) -> None:
-    """Write requirements.lock and torch.lock."""
+    """Write requirements.lock and torch.lock; with --torch, torch-cpu.lock."""
     if not index.startswith("https://"):
         raise click.UsageError("an index has an address that begins with https://")
-    lines, torch = [], []
+    lines, torch, cpu = [], [], []
     for pin in pins(CONSTRAINTS.read_text(encoding="utf-8")):
         digests = hashes(pin, _files_of(index, pin.name))
         if pin.name == "torch":
-            digests += [hashlib.sha256(build.read_bytes()).hexdigest() for build in builds]
             torch.append(entry(pin, digests))
+            local = pin._replace(version=f"{pin.version}+cpu")
+            cpu.append(
+                entry(local, (hashlib.sha256(build.read_bytes()).hexdigest() for build in builds))
+            )
         else:
             lines.append(entry(pin, digests))
     LOCK.write_text(_HEAD.format(what="All packages but torch") + "".join(lines), encoding="utf-8")
     TORCH_LOCK.write_text(_HEAD.format(what="torch") + "".join(torch), encoding="utf-8")
+    if builds:
+        head = _HEAD.format(what="torch for the CPU")
+        CPU_LOCK.write_text(head + "".join(cpu), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from hardening.supply import offline
+from hardening.supply import lock, offline
 
 ROOT = Path(__file__).parents[2]
 SAMPLES = ROOT / "exporter" / "samples_data"
@@ -181,3 +181,29 @@ def test_no_path_of_the_makers_is_in_what_is_shipped() -> None:
         and home.search(data := path.read_bytes())
     }
     assert found == {}
+
+
+def test_every_pin_is_in_a_lock_with_its_hashes() -> None:
+    """What was changed in ``constraints.txt`` alone would be installed as it was."""
+    pinned = {pin.requirement for pin in lock.pins(lock.CONSTRAINTS.read_text(encoding="utf-8"))}
+    entries = lock.LOCK.read_text() + lock.TORCH_LOCK.read_text()
+    held = re.findall(r"^([^#\s].*?) \\\n    --hash=sha256:[0-9a-f]{64}", entries, re.MULTILINE)
+    assert set(held) == pinned
+    (torch,) = (name for name in held if name.startswith("torch=="))
+    assert lock.CPU_LOCK.read_text().splitlines()[2] == f"{torch}+cpu \\"
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="needs make")
+def test_the_cpu_build_is_tried_first_unless_another_is_asked_for() -> None:
+    """Of two files in one lock pip takes the one whose hash an index states: the CUDA build."""
+
+    def installed(*more: str) -> str:
+        command = ["make", "-n", "-B", "env", "VENV=nowhere", *more]
+        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+
+    asked = installed()
+    first, second = (asked.index(f"requirement {name}.lock") for name in ("torch-cpu", "torch"))
+    assert "||" in asked[first:second]
+    other = installed("TORCH=torch==2.13.0")
+    assert "--no-deps torch==2.13.0" in other
+    assert "torch.lock" not in other
